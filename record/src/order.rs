@@ -1,0 +1,124 @@
+//! What a mover is told, and what it answers.
+//!
+//! An order is an annotation of the mover's own pod, which the kubelet shows it as a file. The
+//! mover answers with one [`Report`] a line on stdout; its termination message holds the last
+//! [`PassReport`], shortened to what fits.
+
+use serde::{Deserialize, Serialize};
+
+/// One order. It counts for one pod only, so a mover that started again cannot mistake it, and a
+/// report counts only if it echoes its order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// UID of the mover's pod.
+    pub pod: String,
+    /// Grows with every order; one that was carried out is not carried out again.
+    pub sequence: u64,
+    pub what: What,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum What {
+    /// A pass while consumers run: files may change or vanish under it.
+    Warm,
+    /// The pass after the freeze. It verifies, and the mover exits after it.
+    Final,
+}
+
+/// A line of a mover's stdout.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "camelCase")]
+pub enum Report {
+    /// Both volumes are mounted, orders are read.
+    Ready {
+        pod: String,
+    },
+    /// At most once a second during a pass.
+    Progress {
+        entries: u64,
+        bytes: u64,
+    },
+    Pass(PassReport),
+}
+
+/// What a pass did. All figures are of this pass.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PassReport {
+    /// The order that this answers; none when the mover is used by hand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub order: Option<Order>,
+    /// The copy is complete and, where verified, equal.
+    pub ok: bool,
+    pub seconds: f64,
+    pub totals: Totals,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Verified>,
+    /// The first errors, each with its path; `error_count` has them all.
+    pub errors: Vec<PathError>,
+    pub error_count: u64,
+    /// What a reader should know though it is no error, for example a `lost+found` with contents.
+    pub notes: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Totals {
+    pub files: u64,
+    pub directories: u64,
+    pub symlinks: u64,
+    /// FIFOs, sockets, devices.
+    pub specials: u64,
+    /// Names beyond the first of hard-linked files.
+    pub hard_links: u64,
+    /// Bytes of file content that were written; holes are not.
+    pub bytes: u64,
+    /// Entries that the destination had and the source has not.
+    pub deleted: u64,
+}
+
+/// The outcome of comparing both sides after a pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Verified {
+    /// Entries compared on each side.
+    pub entries: u64,
+    /// Bytes read back from the destination.
+    pub bytes: u64,
+    /// BLAKE3 over every entry's path, metadata and content, in order; hexadecimal.
+    pub source_digest: String,
+    pub destination_digest: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathError {
+    /// Relative to the root of the volume; bytes that are not UTF-8 are escaped.
+    pub path: String,
+    pub reason: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_one_tagged_line() {
+        let order = Order {
+            pod: "u".into(),
+            sequence: 7,
+            what: What::Final,
+        };
+        let report = Report::Pass(PassReport {
+            order: Some(order),
+            ok: true,
+            ..PassReport::default()
+        });
+        let line = serde_json::to_string(&report).unwrap();
+        assert!(line.starts_with(
+            r#"{"event":"pass","order":{"pod":"u","sequence":7,"what":"final"},"ok":true"#
+        ));
+        assert!(!line.contains('\n'));
+        assert_eq!(serde_json::from_str::<Report>(&line).unwrap(), report);
+    }
+}
