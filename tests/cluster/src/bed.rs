@@ -22,15 +22,24 @@ pub struct Node {
 }
 
 pub const NODES: [Node; 2] = [
-    Node { name: "node-a", zone: "a", number: 1 },
-    Node { name: "node-b", zone: "b", number: 2 },
+    Node {
+        name: "node-a",
+        zone: "a",
+        number: 1,
+    },
+    Node {
+        name: "node-b",
+        zone: "b",
+        number: 2,
+    },
 ];
 
 /// The node of this name.
 pub fn node(name: &str) -> Result<&'static Node> {
-    NODES.iter().find(|node| node.name == name).with_context(|| {
-        format!("there is no node `{name}`: the test bed has node-a and node-b")
-    })
+    NODES
+        .iter()
+        .find(|node| node.name == name)
+        .with_context(|| format!("there is no node `{name}`: the test bed has node-a and node-b"))
 }
 
 impl Node {
@@ -67,8 +76,10 @@ impl Bed {
                 })?
                 .join(".cache/pvmigrate-testbed"),
         };
-        let state = std::env::var_os(STATE_VARIABLE)
-            .map_or_else(|| std::env::temp_dir().join("pvmigrate-testbed"), PathBuf::from);
+        let state = std::env::var_os(STATE_VARIABLE).map_or_else(
+            || std::env::temp_dir().join("pvmigrate-testbed"),
+            PathBuf::from,
+        );
         for folder in [&cache, &state] {
             if !folder.is_absolute() {
                 bail!(
@@ -116,7 +127,8 @@ fn lock_file(path: &Path) -> Result<File> {
         fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
     }
     let file = File::create(path).with_context(|| format!("creating {}", path.display()))?;
-    file.lock().with_context(|| format!("locking {}", path.display()))?;
+    file.lock()
+        .with_context(|| format!("locking {}", path.display()))?;
     Ok(file)
 }
 

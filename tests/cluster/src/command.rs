@@ -7,10 +7,11 @@ use anyhow::{Context, Result, bail};
 /// Runs a command to its end and returns what it printed. Its standard error is part of the error.
 pub fn run(command: &mut Command) -> Result<String> {
     let shown = show(command);
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("`{shown}` did not start: is it installed? `make deps` installs what the test bed needs"))?;
+    let output = command.stdin(Stdio::null()).output().with_context(|| {
+        format!(
+            "`{shown}` did not start: is it installed? `make deps` installs what the test bed needs"
+        )
+    })?;
     if !output.status.success() {
         bail!(
             "`{shown}` failed ({}): {}{}",
@@ -51,6 +52,10 @@ pub fn retry<T>(what: &str, limit: Duration, mut attempt: impl FnMut() -> Result
 
 fn show(command: &Command) -> String {
     let mut words = vec![command.get_program().to_string_lossy().into_owned()];
-    words.extend(command.get_args().map(|word| word.to_string_lossy().into_owned()));
+    words.extend(
+        command
+            .get_args()
+            .map(|word| word.to_string_lossy().into_owned()),
+    );
     words.join(" ")
 }

@@ -42,15 +42,28 @@ pub fn ensure() -> Result<()> {
     run_loud(Command::new("apt-get").args(["-q", "update"]))?;
     run_loud(
         Command::new("apt-get")
-            .args(["-q", "-y", "-o", "Dpkg::Use-Pty=0", "--no-install-recommends", "install"])
+            .args([
+                "-q",
+                "-y",
+                "-o",
+                "Dpkg::Use-Pty=0",
+                "--no-install-recommends",
+                "install",
+            ])
             .args(missing)
             .env("DEBIAN_FRONTEND", "noninteractive"),
     )
 }
 
 fn missing() -> Result<Vec<&'static str>> {
-    let list = run(Command::new("dpkg-query").args(["-W", "-f", "${Package} ${db:Status-Status}\n"]))?;
-    let installed: Vec<&str> =
-        list.lines().filter_map(|line| line.strip_suffix(" installed")).collect();
-    Ok(PACKAGES.into_iter().filter(|package| !installed.contains(package)).collect())
+    let list =
+        run(Command::new("dpkg-query").args(["-W", "-f", "${Package} ${db:Status-Status}\n"]))?;
+    let installed: Vec<&str> = list
+        .lines()
+        .filter_map(|line| line.strip_suffix(" installed"))
+        .collect();
+    Ok(PACKAGES
+        .into_iter()
+        .filter(|package| !installed.contains(package))
+        .collect())
 }

@@ -37,7 +37,10 @@ pub fn start(bed: &Bed, name: &str, program: &Path, arguments: &[String]) -> Res
         .arg(program)
         .args(arguments)
         .env_clear()
-        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .env(
+            "PATH",
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        )
         .env("HOME", &bed.state)
         .env(MARK, &bed.state)
         .current_dir(&bed.state)
@@ -60,7 +63,9 @@ pub fn is_alive(bed: &Bed, name: &str) -> bool {
 /// SIGKILL: nothing here has data to save, and an API server that is asked politely first waits
 /// for its watches.
 pub fn stop(bed: &Bed, name: &str) -> Result<()> {
-    let Some(id) = id(bed, name) else { return Ok(()) };
+    let Some(id) = id(bed, name) else {
+        return Ok(());
+    };
     kill(bed, id)?;
     await_end(bed, id).with_context(|| format!("stopping {name}"))?;
     let path = id_file(bed, name);
@@ -83,7 +88,9 @@ pub fn sweep(bed: &Bed) -> Result<()> {
 fn kill(bed: &Bed, id: i32) -> Result<()> {
     let pid = Pid::from_raw(id).with_context(|| format!("{id} is no process id"))?;
     // The descriptor holds on to the process, so that what is checked is what is ended.
-    let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
+    let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {
+        return Ok(());
+    };
     if is_ours(bed, id) {
         // It may have ended by itself since.
         let _ = pidfd_send_signal(&process, Signal::KILL);
@@ -106,12 +113,18 @@ fn await_end(bed: &Bed, id: i32) -> Result<()> {
 fn is_ours(bed: &Bed, id: i32) -> bool {
     let mark = format!("{MARK}={}", bed.state.display());
     fs::read(format!("/proc/{id}/environ")).is_ok_and(|environment| {
-        environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes())
+        environment
+            .split(|byte| *byte == 0)
+            .any(|entry| entry == mark.as_bytes())
     })
 }
 
 fn id(bed: &Bed, name: &str) -> Option<i32> {
-    fs::read_to_string(id_file(bed, name)).ok()?.trim().parse().ok()
+    fs::read_to_string(id_file(bed, name))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
 }
 
 fn id_file(bed: &Bed, name: &str) -> PathBuf {

@@ -90,7 +90,10 @@ fn stale<'a>(bed: &Bed, builds: &'a [Build]) -> Result<Vec<&'a Build>> {
     let mut stale = Vec::new();
     for build in builds {
         let current = fs::read_to_string(build.stamp(bed)).unwrap_or_default();
-        let complete = build.programs.iter().all(|program| bed.program(program).exists());
+        let complete = build
+            .programs
+            .iter()
+            .all(|program| bed.program(program).exists());
         if !complete || current != build.recipe()? {
             stale.push(build);
         }
@@ -100,24 +103,33 @@ fn stale<'a>(bed: &Bed, builds: &'a [Build]) -> Result<Vec<&'a Build>> {
 
 impl Build {
     fn run(&self, bed: &Bed) -> Result<()> {
-        println!("building {} (minutes when nothing is cached)", self.programs.join(" "));
+        println!(
+            "building {} (minutes when nothing is cached)",
+            self.programs.join(" ")
+        );
         let started = Instant::now();
         let output = bed.cache.join("bin");
         fs::create_dir_all(&output).with_context(|| format!("creating {}", output.display()))?;
         let mut go = Command::new("go");
         match self.module {
             Some(module) => {
-                go.arg("build").arg("-o").arg(format!("{}/", output.display()));
+                go.arg("build")
+                    .arg("-o")
+                    .arg(format!("{}/", output.display()));
                 go.current_dir(module_folder(module));
             }
             None => {
                 go.arg("install").env("GOBIN", &output).current_dir(&output);
             }
         }
-        go.args(["-trimpath", "-ldflags", &self.ldflags]).args(self.packages);
-        run_loud(go.env("CGO_ENABLED", "0").env_remove("GOFLAGS"))?;
+        go.args(["-ldflags", &self.ldflags]).args(self.packages);
+        run_loud(go.env_remove("GOFLAGS"))?;
         write(&self.stamp(bed), self.recipe()?)?;
-        println!("built {} in {:.0?}", self.programs.join(" "), started.elapsed());
+        println!(
+            "built {} in {:.0?}",
+            self.programs.join(" "),
+            started.elapsed()
+        );
         Ok(())
     }
 
@@ -140,5 +152,7 @@ impl Build {
 }
 
 fn module_folder(module: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("go").join(module)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("go")
+        .join(module)
 }
