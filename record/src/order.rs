@@ -39,7 +39,7 @@ pub enum Report {
         entries: u64,
         bytes: u64,
     },
-    Pass(PassReport),
+    Pass(Box<PassReport>),
 }
 
 /// What a pass did. All figures are of this pass.
@@ -109,11 +109,12 @@ mod tests {
             sequence: 7,
             what: What::Final,
         };
-        let report = Report::Pass(PassReport {
+        let pass = PassReport {
             order: Some(order),
             ok: true,
             ..PassReport::default()
-        });
+        };
+        let report = Report::Pass(Box::new(pass));
         let line = serde_json::to_string(&report).unwrap();
         assert!(line.starts_with(
             r#"{"event":"pass","order":{"pod":"u","sequence":7,"what":"final"},"ok":true"#

@@ -228,7 +228,7 @@ mod tests {
             let resumed = transition(phase, Heading::Destination, Event::Resume);
             match phase {
                 p if p <= Phase::Reserved => {
-                    assert_eq!(resumed, Ok((Phase::Planned, Heading::Destination)))
+                    assert_eq!(resumed, Ok((Phase::Planned, Heading::Destination)));
                 }
                 Phase::Done => assert!(resumed.is_err()),
                 p => assert_eq!(resumed, Ok((p, Heading::Destination))),
