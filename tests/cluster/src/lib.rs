@@ -34,7 +34,7 @@ pub use boot::{down, status, up};
 pub use containers::load;
 pub use images::TOOLS_IMAGE;
 pub use kubelet::{start as start_kubelet, stop as stop_kubelet};
-pub use programs::ensure as ensure_programs;
+pub use programs::{ensure as ensure_programs, ensure_cargo_deny};
 pub use storage::CLASSES;
 
 /// Installs what is missing on this machine: Debian's packages and the programs built from Go.

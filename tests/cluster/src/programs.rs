@@ -12,6 +12,7 @@ use crate::bed::write;
 use crate::command::run_loud;
 
 const KUBERNETES: &str = "v1.36.3";
+const CARGO_DENY: &str = "0.20.2";
 
 /// One `go build` or `go install`, and the programs that come of it.
 struct Build {
@@ -34,6 +35,28 @@ pub fn ensure(bed: &Bed) -> Result<()> {
         build.run(bed)?;
     }
     Ok(())
+}
+
+/// Installs what checks the crates' licences, when it is missing.
+pub fn ensure_cargo_deny(bed: &Bed) -> Result<()> {
+    if bed.program("cargo-deny").exists() {
+        return Ok(());
+    }
+    let _lock = bed.build_lock()?;
+    println!("building cargo-deny (2 minutes)");
+    run_loud(
+        Command::new("cargo")
+            .args([
+                "install",
+                "--quiet",
+                "--locked",
+                "--version",
+                CARGO_DENY,
+                "cargo-deny",
+                "--root",
+            ])
+            .arg(&bed.cache),
+    )
 }
 
 fn builds() -> [Build; 4] {

@@ -1,0 +1,106 @@
+//! What the two storage classes differ in: `local-a` lies on ext4, `local-b` on XFS, and each node
+//! has file systems of its own, so that a volume really lives on one node.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::command::run;
+use crate::{Bed, NODES, Node};
+
+/// A sparse file takes only what is written to it.
+const SIZE: u64 = 8 << 30;
+
+#[derive(Debug, Clone, Copy)]
+pub enum FileSystem {
+    Ext4,
+    Xfs,
+}
+
+impl FileSystem {
+    const ALL: [Self; 2] = [Self::Ext4, Self::Xfs];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ext4 => "ext4",
+            Self::Xfs => "xfs",
+        }
+    }
+}
+
+/// Where the volumes of this node on this file system lie.
+pub fn folder(bed: &Bed, node: &Node, kind: FileSystem) -> PathBuf {
+    bed.state.join(format!("{}-{}", kind.name(), node.name))
+}
+
+pub fn create(bed: &Bed) -> Result<()> {
+    thread::scope(|scope| {
+        let makers: Vec<_> = NODES
+            .iter()
+            .flat_map(|node| FileSystem::ALL.map(|kind| (node, kind)))
+            .map(|(node, kind)| scope.spawn(move || make(bed, node, kind)))
+            .collect();
+        makers.into_iter().try_for_each(|maker| {
+            maker
+                .join()
+                .map_err(|_| anyhow!("making a disk panicked"))?
+        })
+    })
+}
+
+fn make(bed: &Bed, node: &Node, kind: FileSystem) -> Result<()> {
+    let folder = folder(bed, node, kind);
+    fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
+    let image = folder.with_extension("img");
+    File::create(&image)
+        .and_then(|file| file.set_len(SIZE))
+        .with_context(|| format!("creating {}", image.display()))?;
+    match kind {
+        FileSystem::Ext4 => run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image))?,
+        FileSystem::Xfs => run(Command::new("mkfs.xfs").args(["-q", "-f"]).arg(&image))?,
+    };
+    // mount takes the loop device by itself, and the kernel gives it back at the unmount.
+    run(Command::new("mount")
+        .args(["-o", "loop"])
+        .arg(&image)
+        .arg(&folder))?;
+    Ok(())
+}
+
+/// Unmounts all that lies under the state folder, and frees loop devices that are left.
+pub fn remove(bed: &Bed) -> Result<()> {
+    // Later mounts may lie in or on earlier ones: the last goes first.
+    for point in mounts_under(&bed.state)?.iter().rev() {
+        run(Command::new("umount").arg("-l").arg(point))?;
+    }
+    for (node, kind) in NODES
+        .iter()
+        .flat_map(|node| FileSystem::ALL.map(|kind| (node, kind)))
+    {
+        let image = folder(bed, node, kind).with_extension("img");
+        if !image.exists() {
+            continue;
+        }
+        let devices = run(Command::new("losetup")
+            .args(["-n", "-O", "NAME", "-j"])
+            .arg(&image))?;
+        for device in devices.split_whitespace() {
+            // The kernel may have freed it between the list and now.
+            let _ = run(Command::new("losetup").args(["-d", device]));
+        }
+    }
+    Ok(())
+}
+
+fn mounts_under(folder: &Path) -> Result<Vec<PathBuf>> {
+    let table = fs::read_to_string("/proc/self/mountinfo").context("reading the mounts")?;
+    Ok(table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(|point| PathBuf::from(point.replace("\\040", " ")))
+        .filter(|point| point.starts_with(folder))
+        .collect())
+}
