@@ -1,5 +1,7 @@
 //! Labels, annotations and object names. What is found by a label is found by these.
 
+use crate::record::Release;
+
 /// Label: the run that an object belongs to. Also what the fence's volume rules select by.
 pub const RUN: &str = "pvmigrate.io/run";
 /// Label: what an object is in a migration, one of the `ROLE_` values.
@@ -46,15 +48,22 @@ pub const DESTINATION_MOUNT: &str = "/destination";
 /// The port of the webhook's Service.
 pub const WEBHOOK_PORT: i32 = 443;
 
-/// The name of a run's ConfigMap in the release namespace, and of its fence's cluster objects.
+/// The name of a run's ConfigMap, in the release namespace.
 pub fn run_object(run: &str) -> String {
     format!("pvmigrate-{run}")
 }
 
+/// The name of the fence's cluster-scoped objects. One fence a release, whatever its runs: a Job
+/// that finishes what an older run began finds the fence where it is. A namespace has no dot, so
+/// no two releases share a name.
+pub fn fence_object(release: &Release) -> String {
+    format!("pvmigrate.{}.{}", release.namespace, release.name)
+}
+
 /// The name of the ConfigMap that lists the fenced claims, in the release namespace: the
 /// parameters of the fence's policy.
-pub fn fence_object(run: &str) -> String {
-    format!("pvmigrate-{run}-fence")
+pub fn fence_claims(release: &Release) -> String {
+    format!("pvmigrate-{}-fence", release.name)
 }
 
 /// The name of a claim's staging claim and of its mover: short whatever the claim's name is

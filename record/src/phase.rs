@@ -8,6 +8,7 @@
 //! turn back: claim still on its source (to Reserved) ──────────────────────────▶ Rebound      │          │
 //!            claim gone or on the destination ──▶ Verified, roles exchanged ◀───────┴─────────┘          │
 //!            fence already off                ──▶ Retained, roles exchanged ◀────────────────────────────┘
+//! try again: Rebound on the source, still fenced ──▶ Planned
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,8 @@ pub enum Event {
     Resume,
     /// The claim shall go back to its source. `claim_on_source` is what was observed.
     TurnBack { claim_on_source: bool },
+    /// The claim is back on its source, still fenced: the copy starts again from there.
+    TryAgain,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -117,6 +120,19 @@ pub fn transition(
                 Ok((phase, heading))
             }
             (Done, Heading::Destination | Heading::Source) => impossible,
+        },
+        Event::TryAgain => match (phase, heading) {
+            (Rebound, Heading::Source) => Ok((Planned, Heading::Destination)),
+            (
+                Planned | Staged | Retained | Fenced | Frozen | Copied | Verified | Reserved
+                | Vacated | Restored | Thawed | Done,
+                Heading::Source,
+            )
+            | (
+                Planned | Staged | Retained | Fenced | Frozen | Copied | Verified | Reserved
+                | Vacated | Rebound | Restored | Thawed | Done,
+                Heading::Destination,
+            ) => impossible,
         },
         Event::TurnBack { claim_on_source } => match (phase, heading, claim_on_source) {
             (
@@ -206,6 +222,20 @@ mod tests {
                     assert!(matches!(lost, Ok((_, Heading::Source))));
                 }
                 _ => assert!(kept.is_err() && lost.is_err(), "a pod may have written"),
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_claim_that_is_back_on_its_source_is_tried_again() {
+        for phase in ALL {
+            for heading in [Heading::Destination, Heading::Source] {
+                let again = transition(phase, heading, Event::TryAgain);
+                if (phase, heading) == (Phase::Rebound, Heading::Source) {
+                    assert_eq!(again, Ok((Phase::Planned, Heading::Destination)));
+                } else {
+                    assert!(again.is_err(), "{phase:?} {heading:?}");
+                }
             }
         }
     }

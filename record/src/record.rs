@@ -20,6 +20,8 @@ pub struct Record {
     pub run: String,
     /// Grows with every Job that takes over and with every way back.
     pub epoch: u64,
+    /// The pod of the Job that works on it, or did last.
+    pub job: String,
     pub phase: Phase,
     #[serde(default)]
     pub heading: Heading,
@@ -246,6 +248,7 @@ mod tests {
             },
             run: "abc".into(),
             epoch: 1,
+            job: "pvmigrate-x".into(),
             phase: Phase::Planned,
             heading: Heading::Destination,
             fence: Fence::default(),
