@@ -1,0 +1,111 @@
+//! What the webhook is told by its environment.
+
+use std::net::SocketAddr;
+
+use pvmigrate_record::record::Release;
+use serde::Deserialize;
+
+/// Each field is an environment variable with the prefix `PVMIGRATE_`; the chart sets them.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Config {
+    /// The Helm release whose records are the fence.
+    pub release: String,
+    /// The namespace of the release, of the webhook and of its Secret.
+    pub namespace: String,
+    /// The Service that the API server calls: the name in the certificate.
+    pub service: String,
+    /// The Secret that holds the CA; it is made when there is none.
+    pub ca_secret: String,
+    /// The webhook's Deployment, which owns the Secret: uninstalling collects it.
+    pub owner: String,
+    /// Where to listen; without it, port 8443 of every address, IPv6 too where there is one.
+    #[serde(default)]
+    pub listen: Option<SocketAddr>,
+    /// A level, or a filter as tracing-subscriber's `EnvFilter` reads it.
+    #[serde(default = "info")]
+    pub log: String,
+    #[serde(default)]
+    pub log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+impl Config {
+    pub fn from_env() -> Result<Self, envy::Error> {
+        envy::prefixed("PVMIGRATE_").from_env()
+    }
+
+    pub fn release(&self) -> Release {
+        Release {
+            namespace: self.namespace.clone(),
+            name: self.release.clone(),
+        }
+    }
+
+    /// The names that the API server, and anybody in the cluster, reach the webhook by.
+    pub fn dns_names(&self) -> [String; 2] {
+        let host = format!("{}.{}.svc", self.service, self.namespace);
+        [host.clone(), host + ".cluster.local"]
+    }
+}
+
+fn info() -> String {
+    "info".into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(pairs: &[(&str, &str)]) -> Result<Config, envy::Error> {
+        let required = ["RELEASE", "NAMESPACE", "SERVICE", "CA_SECRET", "OWNER"];
+        envy::prefixed("PVMIGRATE_").from_iter(
+            required
+                .iter()
+                .map(|key| (format!("PVMIGRATE_{key}"), key.to_lowercase()))
+                .chain(pairs.iter().map(|(k, v)| ((*k).into(), (*v).into()))),
+        )
+    }
+
+    #[test]
+    fn what_is_not_set_has_a_default() {
+        let config = parse(&[]).unwrap();
+        assert_eq!(config.listen, None);
+        assert_eq!(config.log, "info");
+        assert_eq!(config.log_format, LogFormat::Text);
+        assert_eq!(
+            config.dns_names(),
+            [
+                "service.namespace.svc",
+                "service.namespace.svc.cluster.local"
+            ]
+        );
+    }
+
+    #[test]
+    fn every_setting_can_be_set() {
+        let config = parse(&[
+            ("PVMIGRATE_LISTEN", "[::1]:9443"),
+            ("PVMIGRATE_LOG", "debug"),
+            ("PVMIGRATE_LOG_FORMAT", "json"),
+        ])
+        .unwrap();
+        assert_eq!(config.listen, Some("[::1]:9443".parse().unwrap()));
+        assert_eq!(config.log, "debug");
+        assert_eq!(config.log_format, LogFormat::Json);
+    }
+
+    #[test]
+    fn a_missing_setting_is_named() {
+        let error = envy::prefixed("PVMIGRATE_")
+            .from_iter::<_, Config>([("PVMIGRATE_RELEASE".into(), "r".into())])
+            .unwrap_err();
+        assert_eq!(error.to_string(), "missing value for field namespace");
+    }
+}
