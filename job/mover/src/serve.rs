@@ -1,0 +1,182 @@
+//! The mover as a pod: carries out the orders that its annotation file gives.
+//!
+//! ```text
+//! ready ─> look at the order file ─> warm  ─> report ─┐
+//!           ^                    └─> final ─> report ─┼─> termination message, end
+//!           └──────────────────────────(warm)─────────┘
+//! ```
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
+
+use pvmigrate_record::order::{Order, PassReport, PathError, Report, What};
+
+use crate::{Options, copy};
+
+/// The file is local memory, and every moment counts once the application is stopped.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+/// What a kubelet keeps of a termination message is 4096 bytes.
+const TERMINATION_MESSAGE_LIMIT: usize = 4000;
+
+pub struct Config {
+    /// UID of the pod that this runs in.
+    pub pod: String,
+    pub source: PathBuf,
+    pub destination: PathBuf,
+    /// Opened by its path for each look: the kubelet replaces it.
+    pub order_file: PathBuf,
+    pub termination_log: PathBuf,
+}
+
+/// Serves until a final pass is done, well or not: its report tells which.
+///
+/// An order counts if it names this pod and its sequence is greater than the last one's. A file
+/// that is missing, empty, or not an order is none.
+pub fn serve(config: &Config) -> io::Result<()> {
+    for folder in [&config.source, &config.destination] {
+        fs::read_dir(folder)?;
+    }
+    say(&Report::Ready {
+        pod: config.pod.clone(),
+    })?;
+    let mut done = None;
+    let mut misread = None;
+    loop {
+        if let Some(order) = look(&config.order_file, &mut misread)
+            && order.pod == config.pod
+            && done.is_none_or(|done| order.sequence > done)
+        {
+            let report = carry_out(config, &order)?;
+            if order.what == What::Final {
+                leave_message(&config.termination_log, &report);
+                return Ok(());
+            }
+            done = Some(order.sequence);
+        }
+        sleep(BETWEEN_LOOKS);
+    }
+}
+
+fn carry_out(config: &Config, order: &Order) -> io::Result<PassReport> {
+    let options = Options {
+        what: order.what,
+        verify: order.what == What::Final,
+    };
+    let mut progress = |entries, bytes| {
+        // Whoever reads the output may be gone for a while; the pass goes on.
+        let _ = say(&Report::Progress { entries, bytes });
+    };
+    let mut report = copy(&config.source, &config.destination, options, &mut progress);
+    report.order = Some(order.clone());
+    say(&Report::Pass(Box::new(report.clone())))?;
+    Ok(report)
+}
+
+/// Reads the order file. What cannot be read as an order is said once on stderr.
+fn look(file: &Path, misread: &mut Option<Vec<u8>>) -> Option<Order> {
+    let text = fs::read(file).ok()?;
+    if text.trim_ascii().is_empty() || misread.as_ref() == Some(&text) {
+        return None;
+    }
+    match serde_json::from_slice(&text) {
+        Ok(order) => Some(order),
+        Err(error) => {
+            eprintln!("{} holds no order: {error}", file.display());
+            *misread = Some(text);
+            None
+        }
+    }
+}
+
+fn say(report: &Report) -> io::Result<()> {
+    let mut line = serde_json::to_vec(report)?;
+    line.push(b'\n');
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(&line)?;
+    stdout.flush()
+}
+
+/// Outside a pod there is no such file, and none is made.
+fn leave_message(file: &Path, report: &PassReport) {
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .truncate(true)
+        .open(file)
+        .and_then(|mut file| file.write_all(&shortened(report)));
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            eprintln!("cannot write the termination message: {error}");
+        }
+        _ => {}
+    }
+}
+
+/// The report as JSON that fits: first long texts are cut, then the last errors and notes go.
+/// Outcome, order, figures and digests always stay.
+fn shortened(report: &PassReport) -> Vec<u8> {
+    let mut report = report.clone();
+    let cut = |text: &mut String| {
+        if let Some((end, _)) = text.char_indices().nth(200) {
+            text.truncate(end);
+            text.push('…');
+        }
+    };
+    let mut text = as_json(&report);
+    if text.len() > TERMINATION_MESSAGE_LIMIT {
+        for PathError { path, reason } in &mut report.errors {
+            cut(path);
+            cut(reason);
+        }
+        report.notes.iter_mut().for_each(cut);
+        text = as_json(&report);
+    }
+    while text.len() > TERMINATION_MESSAGE_LIMIT
+        && (report.notes.pop().is_some() || report.errors.pop().is_some())
+    {
+        text = as_json(&report);
+    }
+    text
+}
+
+fn as_json(report: &PassReport) -> Vec<u8> {
+    // A report has nothing in it that JSON cannot say.
+    serde_json::to_vec(report).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_report_is_shortened_to_what_a_termination_message_holds() {
+        let error = PathError {
+            path: "p\u{1}/".repeat(3000),
+            reason: "r\"".repeat(400),
+        };
+        let report = PassReport {
+            errors: vec![error; 20],
+            error_count: 77,
+            notes: vec!["n".repeat(3000); 20],
+            ..PassReport::default()
+        };
+        let text = shortened(&report);
+        assert!(text.len() <= TERMINATION_MESSAGE_LIMIT, "{}", text.len());
+        let read: PassReport = serde_json::from_slice(&text).unwrap();
+        assert_eq!(read.error_count, 77);
+        assert!(!read.errors.is_empty());
+    }
+
+    #[test]
+    fn a_short_report_is_left_as_it_is() {
+        let report = PassReport {
+            ok: true,
+            notes: vec!["n".repeat(500)],
+            ..PassReport::default()
+        };
+        let read: PassReport = serde_json::from_slice(&shortened(&report)).unwrap();
+        assert_eq!(read, report);
+    }
+}
