@@ -1,1 +1,31 @@
+//! What the tests against a real cluster share: the cluster, a namespace for each test, objects to
+//! put there, waiting that says what it waits for, and a proxy that kills the Job at a chosen write.
+//!
+//! ```no_run
+//! # use pvmigrate_e2e::{claim, run_test};
+//! #[tokio::test]
+//! async fn a_claim_can_be_made() {
+//!     run_test("a-claim-can-be-made", async |test| {
+//!         test.create(&claim("data", &test.cluster.classes[0])).await?;
+//!         Ok(())
+//!     })
+//!     .await;
+//! }
+//! ```
 
+mod cluster;
+mod commands;
+mod dump;
+mod local;
+mod objects;
+mod proxy;
+mod test;
+mod wait;
+
+pub use cluster::{Cluster, IMAGE_VARIABLE, KUBECONFIG_VARIABLE, TOOLS_IMAGE_VARIABLE};
+pub use commands::Output;
+pub use local::{Local, program};
+pub use objects::{Mount, claim, deployment, mount, pod, stateful_set, stay};
+pub use proxy::{Proxy, When, Write};
+pub use test::{Test, run_test};
+pub use wait::wait_for;
