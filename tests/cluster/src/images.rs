@@ -45,11 +45,9 @@ pub fn ensure(bed: &Bed) -> Result<Vec<PathBuf>> {
     // What they are made of is part of their names, so that a change makes them again.
     let pause = folder.join(format!("pause-{:.8}.tar", digest(PAUSE_SOURCE.as_bytes())));
     let tools = folder.join(format!("tools-{:.8}.tar", digest(PROGRAMS.as_bytes())));
-    let _lock = bed.build_lock()?;
-    if !pause.exists() {
+    if !(pause.exists() && tools.exists()) {
+        let _lock = bed.build_lock()?;
         make_pause(&folder, &pause)?;
-    }
-    if !tools.exists() {
         make_tools(&tools)?;
     }
     Ok(vec![pause, tools])

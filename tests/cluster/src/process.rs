@@ -130,3 +130,62 @@ fn id(bed: &Bed, name: &str) -> Option<i32> {
 fn id_file(bed: &Bed, name: &str) -> PathBuf {
     bed.state.join("processes").join(name)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    fn bed(name: &str) -> Bed {
+        let state = std::env::temp_dir().join(format!("testbed-{name}-{}", std::process::id()));
+        fs::create_dir_all(&state).unwrap();
+        Bed {
+            cache: state.clone(),
+            state,
+        }
+    }
+
+    fn await_start(bed: &Bed, name: &str) {
+        let limit = Instant::now() + Duration::from_secs(10);
+        while !is_alive(bed, name) {
+            assert!(Instant::now() < limit, "{name} did not start");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn a_process_is_found_by_its_name_and_ended() {
+        let bed = bed("named");
+        start(&bed, "sleeper", "/bin/sleep".as_ref(), &["60".into()]).unwrap();
+        await_start(&bed, "sleeper");
+        stop(&bed, "sleeper").unwrap();
+        assert!(!is_alive(&bed, "sleeper"));
+        fs::remove_dir_all(&bed.state).unwrap();
+    }
+
+    #[test]
+    fn a_process_whose_id_was_lost_is_found_by_its_mark() {
+        let bed = bed("marked");
+        start(&bed, "sleeper", "/bin/sleep".as_ref(), &["60".into()]).unwrap();
+        await_start(&bed, "sleeper");
+        let id = id(&bed, "sleeper").unwrap();
+        fs::remove_file(id_file(&bed, "sleeper")).unwrap();
+        sweep(&bed).unwrap();
+        assert!(!is_ours(&bed, id));
+        fs::remove_dir_all(&bed.state).unwrap();
+    }
+
+    #[test]
+    fn a_process_of_someone_else_under_a_kept_id_is_left_alone() {
+        let bed = bed("foreign");
+        let mut foreign = Command::new("/bin/sleep").arg("60").spawn().unwrap();
+        fs::create_dir_all(bed.state.join("processes")).unwrap();
+        fs::write(id_file(&bed, "sleeper"), foreign.id().to_string()).unwrap();
+        stop(&bed, "sleeper").unwrap();
+        assert!(foreign.try_wait().unwrap().is_none(), "it was ended");
+        foreign.kill().unwrap();
+        foreign.wait().unwrap();
+        fs::remove_dir_all(&bed.state).unwrap();
+    }
+}
