@@ -1,0 +1,48 @@
+{{- define "pvmigrate.job.env" -}}
+{{- $source := required "sourceSC is required: the StorageClass whose claims are moved (--set sourceSC=…)" .Values.sourceSC }}
+{{- $dest := required "destSC is required: the StorageClass that the claims are moved to (--set destSC=…)" .Values.destSC }}
+{{- if eq $source $dest }}
+{{- fail (printf "sourceSC and destSC are both %q: name two different StorageClasses" $source) }}
+{{- end -}}
+- {name: PVMIGRATE_SOURCE_SC, value: {{ $source | quote }}}
+- {name: PVMIGRATE_DEST_SC, value: {{ $dest | quote }}}
+- {name: PVMIGRATE_NAMESPACES, value: {{ join "," .Values.namespaces | quote }}}
+- {name: PVMIGRATE_RUN_TOKEN, value: {{ include "pvmigrate.runToken" . | quote }}}
+- {name: PVMIGRATE_SOURCE_VOLUMES, value: {{ .Values.sourceVolumes }}}
+- {name: PVMIGRATE_RETRY_FAILED, value: {{ .Values.retryFailed | quote }}}
+- {name: PVMIGRATE_LOG, value: {{ .Values.log | quote }}}
+- {name: PVMIGRATE_RELEASE, value: {{ .Release.Name | quote }}}
+- {name: PVMIGRATE_RELEASE_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
+- {name: PVMIGRATE_JOB, valueFrom: {fieldRef: {fieldPath: "metadata.labels['batch.kubernetes.io/job-name']"}}}
+- {name: PVMIGRATE_POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+- {name: PVMIGRATE_IMAGE, value: {{ include "pvmigrate.image" . | quote }}}
+- {name: PVMIGRATE_IMAGE_PULL_POLICY, value: {{ .Values.image.pullPolicy }}}
+- {name: PVMIGRATE_IMAGE_PULL_SECRETS, value: {{ include "pvmigrate.imagePullSecrets" . | quote }}}
+- {name: PVMIGRATE_WEBHOOK_SERVICE, value: {{ include "pvmigrate.webhook.fullname" . }}}
+- {name: PVMIGRATE_CA_SECRET, value: {{ include "pvmigrate.caSecret" . }}}
+{{- if .Values.rbac.create }}
+- {name: PVMIGRATE_OWNER, value: {{ include "pvmigrate.clusterName" . }}}
+- {name: PVMIGRATE_OWNER_ROLE, value: {{ include "pvmigrate.fullname" . }}}
+{{- end }}
+{{- with .Values.timeouts }}
+- {name: PVMIGRATE_POD_READY_SECONDS, value: {{ int64 .podReadySeconds | quote }}}
+- {name: PVMIGRATE_STAGE_SECONDS, value: {{ int64 .stageSeconds | quote }}}
+- {name: PVMIGRATE_FREEZE_SECONDS, value: {{ int64 .freezeSeconds | quote }}}
+- {name: PVMIGRATE_VOLUME_DELETE_SECONDS, value: {{ int64 .volumeDeleteSeconds | quote }}}
+{{- end }}
+{{- with .Values.mover.resources }}
+- {name: PVMIGRATE_MOVER_RESOURCES, value: {{ toJson . | quote }}}
+{{- end }}
+{{- with .Values.mover.extraCapabilities }}
+- {name: PVMIGRATE_MOVER_EXTRA_CAPABILITIES, value: {{ join "," . | quote }}}
+{{- end }}
+{{- end }}
+
+{{/* A number in a values file is a float to Helm: 20260131 must not become 2.0260131e+07. */}}
+{{- define "pvmigrate.runToken" -}}
+{{- if kindIs "string" .Values.runToken }}{{ .Values.runToken }}{{ else }}{{ int64 .Values.runToken }}{{ end }}
+{{- end }}
+
+{{- define "pvmigrate.imagePullSecrets" -}}
+{{- range $i, $secret := .Values.imagePullSecrets }}{{ if $i }},{{ end }}{{ $secret.name }}{{ end }}
+{{- end }}
