@@ -31,13 +31,19 @@ pub fn program(name: &str) -> Result<PathBuf> {
 impl Local {
     /// Starts a program with nothing in its environment but this. What it prints is appended to
     /// the log.
-    pub fn start(program: &Path, environment: &[(&str, &str)], log: &Path) -> Result<Self> {
+    pub fn start(
+        program: &Path,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        log: &Path,
+    ) -> Result<Self> {
         let output = File::options()
             .create(true)
             .append(true)
             .open(log)
             .with_context(|| format!("opening {}", log.display()))?;
         let child = Command::new(program)
+            .args(arguments)
             .env_clear()
             .envs(environment.iter().copied())
             .stdout(output.try_clone()?)

@@ -7,9 +7,11 @@
 //!                  ▼ then every connection is dropped, until armed or opened again
 //! ```
 
+mod writes;
+
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, anyhow};
 use http_body_util::BodyExt;
@@ -17,7 +19,7 @@ use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, Uri};
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use kube::Client;
 use kube::client::Body;
@@ -25,45 +27,14 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// A request that changes something.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Write {
-    /// The first is 1.
-    pub number: usize,
-    pub method: String,
-    /// With the query.
-    pub path: String,
-    /// What the API server answered; `None` if it was never asked, or did not answer yet.
-    pub status: Option<u16>,
-}
-
-/// When the client dies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum When {
-    /// The API server never sees the write.
-    Before,
-    /// The write has happened, and the client never learns it.
-    After,
-}
+use writes::{Armed, State, count, lock};
+pub use writes::{When, Write};
 
 /// The running proxy. It ends when this is dropped.
 pub struct Proxy {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
     server: JoinHandle<()>,
-}
-
-#[derive(Default)]
-struct State {
-    writes: Vec<Write>,
-    armed: Option<Armed>,
-    closed: bool,
-}
-
-struct Armed {
-    number: usize,
-    when: When,
-    kill: Box<dyn FnOnce() + Send>,
 }
 
 impl Proxy {
@@ -198,40 +169,6 @@ async fn answer(
     Ok(response)
 }
 
-/// The request's number, or 0 if it changes nothing; and what is to happen at it.
-fn count(state: &Mutex<State>, request: &Request<Incoming>) -> Result<(usize, Option<Armed>)> {
-    let mut state = lock(state);
-    if state.closed {
-        return Err(anyhow!("closed"));
-    }
-    if !is_write(request.method(), request.uri()) {
-        return Ok((0, None));
-    }
-    let number = state.writes.len() + 1;
-    state.writes.push(Write {
-        number,
-        method: request.method().to_string(),
-        path: request.uri().to_string(),
-        status: None,
-    });
-    let armed = state.armed.take_if(|armed| armed.number == number);
-    state.closed = armed.is_some();
-    Ok((number, armed))
-}
-
-/// Whether a request changes anything that a Job could stumble over later: not dry runs, not
-/// questions about rights, not the renewal of a Lease, which comes by the clock.
-fn is_write(method: &Method, uri: &Uri) -> bool {
-    let changes = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE].contains(method);
-    let dry = uri
-        .query()
-        .is_some_and(|query| query.split('&').any(|part| part == "dryRun=All"));
-    let path = uri.path();
-    let question = path.starts_with("/apis/authorization.k8s.io/")
-        || path.starts_with("/apis/authentication.k8s.io/");
-    changes && !dry && !question && !path.contains("/leases/")
-}
-
 async fn forward(client: &Client, request: Request<Incoming>) -> Result<Response<Body>> {
     let (mut parts, body) = request.into_parts();
     let body = body.collect().await?.to_bytes();
@@ -254,8 +191,4 @@ async fn forward(client: &Client, request: Request<Incoming>) -> Result<Response
     // kube would speak HTTP/2 where it can; this side speaks HTTP/1.1.
     *response.version_mut() = hyper::Version::HTTP_11;
     Ok(response)
-}
-
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }

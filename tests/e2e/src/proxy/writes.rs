@@ -1,0 +1,121 @@
+//! Which requests are writes, and which of them is the one that was chosen.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Result, anyhow};
+use hyper::{Method, Request, Uri};
+
+/// A request that changes something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// The first is 1.
+    pub number: usize,
+    pub method: String,
+    /// With the query.
+    pub path: String,
+    /// What the API server answered; `None` if it was never asked, or did not answer yet.
+    pub status: Option<u16>,
+}
+
+/// When the client dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// The API server never sees the write.
+    Before,
+    /// The write has happened, and the client never learns it.
+    After,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub writes: Vec<Write>,
+    pub armed: Option<Armed>,
+    pub closed: bool,
+}
+
+pub(super) struct Armed {
+    pub number: usize,
+    pub when: When,
+    pub kill: Box<dyn FnOnce() + Send>,
+}
+
+/// The request's number, or 0 if it changes nothing; and what is to happen at it.
+pub(super) fn count<B>(
+    state: &Mutex<State>,
+    request: &Request<B>,
+) -> Result<(usize, Option<Armed>)> {
+    let mut state = lock(state);
+    if state.closed {
+        return Err(anyhow!("closed"));
+    }
+    if !is_write(request.method(), request.uri()) {
+        return Ok((0, None));
+    }
+    let number = state.writes.len() + 1;
+    state.writes.push(Write {
+        number,
+        method: request.method().to_string(),
+        path: request.uri().to_string(),
+        status: None,
+    });
+    let armed = state.armed.take_if(|armed| armed.number == number);
+    state.closed = armed.is_some();
+    Ok((number, armed))
+}
+
+/// Whether a request changes anything that a Job could stumble over later: not dry runs, not
+/// questions about rights, not the renewal of a Lease, which comes by the clock.
+fn is_write(method: &Method, uri: &Uri) -> bool {
+    let changes = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE].contains(method);
+    let dry = uri
+        .query()
+        .is_some_and(|query| query.split('&').any(|part| part == "dryRun=All"));
+    let path = uri.path();
+    let question = path.starts_with("/apis/authorization.k8s.io/")
+        || path.starts_with("/apis/authentication.k8s.io/");
+    changes && !dry && !question && !path.contains("/leases/")
+}
+
+pub(super) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_nothing_is_not_counted() {
+        for (method, path, counts) in [
+            (Method::POST, "/api/v1/namespaces/n/pods", true),
+            (
+                Method::PATCH,
+                "/api/v1/persistentvolumes/v?fieldManager=pvmigrate",
+                true,
+            ),
+            (Method::DELETE, "/api/v1/namespaces/n/pods/p", true),
+            (Method::GET, "/api/v1/namespaces/n/pods?watch=true", false),
+            (
+                Method::POST,
+                "/api/v1/namespaces/n/pods?fieldManager=f&dryRun=All",
+                false,
+            ),
+            (
+                Method::PUT,
+                "/apis/coordination.k8s.io/v1/namespaces/n/leases/l",
+                false,
+            ),
+            (
+                Method::POST,
+                "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+                false,
+            ),
+        ] {
+            assert_eq!(
+                is_write(&method, &path.parse().unwrap()),
+                counts,
+                "{method} {path}"
+            );
+        }
+    }
+}
