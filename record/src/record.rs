@@ -44,6 +44,11 @@ pub struct Record {
     pub consumers: Vec<Consumer>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pass: Option<PassReport>,
+    /// When the group's workloads were stopped, and when they were Ready again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
     /// When each phase was first reached in this heading.
@@ -151,6 +156,8 @@ pub struct Frozen {
     pub run: String,
     pub epoch: u64,
     pub replicas: i32,
+    /// When it was stopped: the downtime is counted from here.
+    pub at: Timestamp,
     /// A StatefulSet's `whenScaled`, where it was `Delete`: put back last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when_scaled: Option<String>,
@@ -274,6 +281,8 @@ mod tests {
             },
             consumers: vec![],
             pass: None,
+            stopped: None,
+            ready: None,
             failure: None,
             times: BTreeMap::new(),
         }

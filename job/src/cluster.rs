@@ -1,0 +1,325 @@
+//! The only place that writes to the API: one field manager, a precondition on every write,
+//! retries while the API server cannot answer.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::api::{
+    Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, Resource,
+};
+use kube::{Client, ResourceExt};
+use pvmigrate_record::names::FIELD_MANAGER;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use crate::stop::Stop;
+
+/// How long a request is repeated while the API server cannot answer.
+const RETRY_LIMIT: Duration = Duration::from_secs(60);
+
+/// How often an update is tried against a newer state of its object. Controllers write the
+/// objects that we write, so a few conflicts are ordinary; this many are not.
+const CONFLICTS: usize = 20;
+
+/// An API object as this program handles it.
+pub trait Object:
+    Resource<DynamicType = ()> + Clone + DeserializeOwned + Serialize + Debug + Send + Sync + 'static
+{
+}
+
+impl<K> Object for K where
+    K: Resource<DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + Serialize
+        + Debug
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+#[derive(Clone)]
+pub struct Cluster {
+    client: Client,
+    config: kube::Config,
+    /// Every write passes; closed, it lets the ones in hand end and no other begin.
+    writes: Arc<Semaphore>,
+}
+
+/// More writes than are ever in hand at once.
+const WRITES: u32 = 1024;
+
+impl Cluster {
+    pub async fn connect() -> anyhow::Result<Self> {
+        let config = kube::Config::infer().await?;
+        let writes = Arc::new(Semaphore::new(WRITES as usize));
+        Ok(Self {
+            client: Client::try_from(config.clone())?,
+            config,
+            writes,
+        })
+    }
+
+    /// Waits, for at most `limit`, until the writes in hand are done; no other begins until
+    /// [`resume`](Self::resume).
+    pub async fn quiesce(&self, limit: Duration) {
+        match tokio::time::timeout(limit, self.writes.acquire_many(WRITES)).await {
+            Ok(Ok(all)) => all.forget(),
+            _ => tracing::warn!("a write was still in hand"),
+        }
+    }
+
+    pub fn resume(&self) {
+        let missing = (WRITES as usize).saturating_sub(self.writes.available_permits());
+        self.writes.add_permits(missing);
+    }
+
+    async fn write<T, F, Fut>(&self, request: F) -> Result<T, kube::Error>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<T, kube::Error>>,
+    {
+        let _in_hand = self.writes.acquire().await;
+        retried(request).await
+    }
+
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// A client with connections of its own, to this address of an API server if one is given.
+    pub fn new_connection(&self, url: Option<&str>) -> anyhow::Result<Client> {
+        let mut config = self.config.clone();
+        if let Some(url) = url {
+            config.cluster_url = url.parse()?;
+        }
+        Ok(Client::try_from(config)?)
+    }
+
+    pub fn all<K: Object>(&self) -> Api<K> {
+        Api::all(self.client())
+    }
+
+    pub fn namespaced<K>(&self, namespace: &str) -> Api<K>
+    where
+        K: Object + Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client(), namespace)
+    }
+
+    pub async fn get<K: Object>(&self, api: &Api<K>, name: &str) -> Result<Option<K>, Stop> {
+        Ok(retried(|| api.get_opt(name)).await?)
+    }
+
+    pub async fn list<K: Object>(&self, api: &Api<K>) -> Result<Vec<K>, Stop> {
+        let all = ListParams::default();
+        Ok(retried(|| api.list(&all)).await?.items)
+    }
+
+    /// Creates an object, or returns the one of this name that exists.
+    pub async fn create<K: Object>(&self, api: &Api<K>, object: &K) -> Result<K, Stop> {
+        let params = PostParams {
+            field_manager: Some(FIELD_MANAGER.into()),
+            ..PostParams::default()
+        };
+        match self.write(|| api.create(&params, object)).await {
+            Err(kube::Error::Api(status)) if status.is_already_exists() => {
+                let name = object.name_any();
+                self.get(api, &name).await?.ok_or_else(|| {
+                    Stop::Api(format!(
+                        "{} {name} came and went while it was created",
+                        K::kind(&())
+                    ))
+                })
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// Asks the API server whether it would take an object. The answer is its own sentence.
+    pub async fn dry_run<K: Object>(&self, api: &Api<K>, object: &K) -> Result<(), Stop> {
+        let params = PostParams {
+            dry_run: true,
+            field_manager: Some(FIELD_MANAGER.into()),
+        };
+        retried(|| api.create(&params, object)).await?;
+        Ok(())
+    }
+
+    /// Changes an object by merge patches, against its newest state, until it is as wanted.
+    ///
+    /// `change` sees a state and returns the patch that it needs, or none when nothing is left to
+    /// do. Each patch carries the UID and resourceVersion of the state that it was decided on.
+    pub async fn update<K: Object>(
+        &self,
+        api: &Api<K>,
+        known: K,
+        change: impl Fn(&K) -> Result<Option<Value>, Stop>,
+    ) -> Result<K, Stop> {
+        let name = known.name_any();
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.into()),
+            ..PatchParams::default()
+        };
+        let mut state = known;
+        for _ in 0..CONFLICTS {
+            let Some(mut patch) = change(&state)? else {
+                return Ok(state);
+            };
+            patch["metadata"]["uid"] = json!(state.uid());
+            patch["metadata"]["resourceVersion"] = json!(state.resource_version());
+            let merge = Patch::Merge(&patch);
+            match self.write(|| api.patch(&name, &params, &merge)).await {
+                Ok(changed) => return Ok(changed),
+                Err(kube::Error::Api(status)) if status.is_conflict() => {}
+                Err(error) => return Err(error.into()),
+            }
+            state = self.reread(api, &state).await?;
+        }
+        Err(Stop::Api(format!(
+            "{} {name} changes faster than it can be written",
+            K::kind(&())
+        )))
+    }
+
+    /// Like [`update`](Self::update), by JSON patches: these can remove a field that a merge
+    /// patch of a newer form would bring back.
+    pub async fn update_json<K: Object>(
+        &self,
+        api: &Api<K>,
+        known: K,
+        change: impl Fn(&K) -> Result<Option<Vec<Value>>, Stop>,
+    ) -> Result<K, Stop> {
+        let name = known.name_any();
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.into()),
+            ..PatchParams::default()
+        };
+        let mut state = known;
+        for _ in 0..CONFLICTS {
+            let Some(operations) = change(&state)? else {
+                return Ok(state);
+            };
+            let mut all = vec![
+                json!({"op": "test", "path": "/metadata/uid", "value": state.uid()}),
+                json!({"op": "test", "path": "/metadata/resourceVersion", "value": state.resource_version()}),
+            ];
+            all.extend(operations);
+            let patch: json_patch::Patch =
+                serde_json::from_value(Value::Array(all)).expect("operations are JSON patches");
+            let patch = Patch::<()>::Json(patch);
+            match self.write(|| api.patch(&name, &params, &patch)).await {
+                Ok(changed) => return Ok(changed),
+                // A test that fails is 422 here, and 409 when the object changed in between.
+                Err(kube::Error::Api(status)) if matches!(status.code, 409 | 422) => {
+                    let newer = self.reread(api, &state).await?;
+                    if newer.resource_version() == state.resource_version() {
+                        return Err(Stop::Refused(status.message));
+                    }
+                    state = newer;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Stop::Api(format!(
+            "{} {name} changes faster than it can be written",
+            K::kind(&())
+        )))
+    }
+
+    /// Deletes an object in exactly this state; if it has changed, `still` decides about the new
+    /// one. Gone already is fine. `grace` is in seconds; none is the object's own.
+    pub async fn delete<K: Object>(
+        &self,
+        api: &Api<K>,
+        known: K,
+        grace: Option<u32>,
+        still: impl Fn(&K) -> Result<(), Stop>,
+    ) -> Result<(), Stop> {
+        let name = known.name_any();
+        let mut state = known;
+        for _ in 0..CONFLICTS {
+            still(&state)?;
+            let params = DeleteParams {
+                grace_period_seconds: grace,
+                preconditions: Some(Preconditions {
+                    uid: state.uid(),
+                    resource_version: state.resource_version(),
+                }),
+                ..DeleteParams::default()
+            };
+            match self.write(|| api.delete(&name, &params)).await {
+                Ok(_) => return Ok(()),
+                Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
+                Err(kube::Error::Api(status)) if status.is_conflict() => {}
+                Err(error) => return Err(error.into()),
+            }
+            match self.get(api, &name).await? {
+                Some(newer) if newer.uid() == state.uid() => state = newer,
+                _ => return Ok(()),
+            }
+        }
+        Err(Stop::Api(format!(
+            "{} {name} changes faster than it can be deleted",
+            K::kind(&())
+        )))
+    }
+
+    /// The newest state of an object that must still be the same one.
+    async fn reread<K: Object>(&self, api: &Api<K>, known: &K) -> Result<K, Stop> {
+        let name = known.name_any();
+        match self.get(api, &name).await? {
+            Some(newer) if newer.uid() == known.uid() => Ok(newer),
+            Some(_) => Err(Stop::Refused(format!(
+                "{} {name} was deleted and made again by somebody else",
+                K::kind(&())
+            ))),
+            None => Err(Stop::Refused(format!(
+                "{} {name} was deleted by somebody else",
+                K::kind(&())
+            ))),
+        }
+    }
+}
+
+/// Whether an answer says only that the API server cannot answer now.
+pub fn is_transient(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => matches!(status.code, 429 | 500 | 502 | 503 | 504),
+        kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_) => true,
+        _ => false,
+    }
+}
+
+/// Repeats a request while the API server cannot answer. A write that went through though its
+/// answer was lost meets its own precondition on the second try, and is recognised there.
+pub async fn retried<T, F, Fut>(mut request: F) -> Result<T, kube::Error>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, kube::Error>>,
+{
+    let started = Timestamp::now();
+    let mut pause = Duration::from_millis(50);
+    loop {
+        match request().await {
+            Err(error) if is_transient(&error) && elapsed(started) < RETRY_LIMIT => {
+                tracing::warn!(%error, "the API server did not answer; trying again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(5));
+            }
+            other => return other,
+        }
+    }
+}
+
+fn elapsed(since: Timestamp) -> Duration {
+    Timestamp::now()
+        .duration_since(since)
+        .try_into()
+        .unwrap_or_default()
+}

@@ -1,0 +1,108 @@
+//! One group through all its phases, forward or back.
+
+use jiff::Timestamp;
+use pvmigrate_record::phase::{Event, Heading, Phase};
+use pvmigrate_record::record::Outcome;
+use serde_json::json;
+
+use crate::migration::Group;
+use crate::run::Run;
+use crate::steps::{self, back};
+use crate::stop::Stop;
+
+/// How often a copy is started again because a consumer came in its way.
+const REPEATS: usize = 3;
+
+/// How a group ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    Migrated,
+    /// It is on its sources again, and its applications run.
+    TakenBack(String),
+    /// It is migrated, and its applications are not Ready.
+    NotReady(String),
+}
+
+/// Drives a group to its end. An error is one that the next pod has to go on from.
+pub async fn drive(run: &Run, group: &mut Group) -> Result<End, Stop> {
+    let mut repeats = 0;
+    loop {
+        let stop = match advance(run, group).await {
+            Ok(()) => return Ok(end_of(group)),
+            Err(stop) => stop,
+        };
+        match stop {
+            Stop::Repeat(why) if repeats < REPEATS => {
+                repeats += 1;
+                back::repeat(run, group, &why).await?;
+            }
+            Stop::NotReady(why) => {
+                group.note_failure(&why, Timestamp::now());
+                for migration in &mut group.claims {
+                    migration.save(&run.cluster, json!({})).await?;
+                }
+                return Ok(End::NotReady(why));
+            }
+            Stop::Repeat(why) | Stop::Refused(why) => {
+                let is_back = group
+                    .claims
+                    .iter()
+                    .all(|claim| claim.record.heading == Heading::Source);
+                if is_back {
+                    return Err(Stop::Api(format!("the way back does not go on: {why}")));
+                }
+                back::turn(run, group, &why).await?;
+            }
+            other => return Err(other),
+        }
+    }
+}
+
+async fn advance(run: &Run, group: &mut Group) -> Result<(), Stop> {
+    while group.behind() < Phase::Done {
+        steps::next(run, group).await?;
+    }
+    Ok(())
+}
+
+fn end_of(group: &Group) -> End {
+    let failed = group
+        .claims
+        .iter()
+        .find(|claim| claim.record.outcome == Some(Outcome::Failed));
+    match failed {
+        Some(claim) => End::TakenBack(
+            claim
+                .record
+                .failure
+                .as_ref()
+                .map_or_else(String::new, |failure| failure.message.clone()),
+        ),
+        None => End::Migrated,
+    }
+}
+
+/// Takes a group over from an earlier Job: a new epoch everywhere, and every fact that may no
+/// longer hold is made true again.
+pub async fn take_over(run: &Run, group: &mut Group) -> Result<(), Stop> {
+    let turned = group
+        .claims
+        .iter()
+        .find(|claim| claim.record.outcome == Some(Outcome::Failed));
+    let why = turned
+        .and_then(|claim| claim.record.failure.clone())
+        .map(|failure| failure.message);
+    for migration in &mut group.claims {
+        if !migration.record.is_finished() {
+            migration.record.apply(Event::Resume, Timestamp::now())?;
+        }
+        migration.take_over(&run.cluster, &run.config.pod).await?;
+        if migration.record.phase < Phase::Thawed {
+            migration.mark_claim(&run.cluster).await?;
+        }
+    }
+    match why {
+        Some(why) => back::turn(run, group, &why).await,
+        None => back::put_back(run, group).await,
+    }
+}

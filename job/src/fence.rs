@@ -1,0 +1,369 @@
+//! The fence of a release: raised claim by claim, proved, and taken down when none is left.
+//!
+//! ```text
+//! raise   records say `fence: on`  →  parameters, policy, binding, webhook  →  proof
+//! lower   records say `fence: off` →  parameters                            →  proof that it is open
+//! tidy    policy, binding and webhook narrowed or removed, after the thaw
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration,
+};
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{Api, PostParams};
+use pvmigrate_record::names;
+use pvmigrate_record::phase::Phase;
+use pvmigrate_record::record::Record;
+use serde_json::json;
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::cluster::{Cluster, Object, retried};
+use crate::config::Config;
+use crate::fence::objects::Scope;
+use crate::stop::Stop;
+
+pub mod objects;
+pub mod probe;
+
+/// How long the webhook's Secret may be missing: its pods make it when they start.
+const CA_LIMIT: Duration = Duration::from_secs(120);
+
+pub struct Fence {
+    cluster: Cluster,
+    config: Config,
+    job_user: String,
+    cluster_owner: Option<OwnerReference>,
+    namespaced_owner: Option<OwnerReference>,
+    state: Mutex<State>,
+}
+
+/// What the fence has been made to say. Groups change it one at a time.
+#[derive(Default)]
+struct State {
+    fenced: BTreeMap<(String, String), Fenced>,
+    highest: u64,
+    ca: Vec<u8>,
+    applied: Option<Scope>,
+}
+
+struct Fenced {
+    generation: u64,
+    /// The claim may be missing: nothing may collect the fence.
+    missing: bool,
+}
+
+impl Fence {
+    pub async fn new(
+        cluster: &Cluster,
+        config: &Config,
+        cluster_owner: Option<OwnerReference>,
+        namespaced_owner: Option<OwnerReference>,
+    ) -> Result<Self, Stop> {
+        let api: Api<SelfSubjectReview> = cluster.all();
+        let review = retried(|| async {
+            api.create(&PostParams::default(), &SelfSubjectReview::default())
+                .await
+        })
+        .await?;
+        let user = review
+            .status
+            .and_then(|status| status.user_info)
+            .and_then(|user| user.username);
+        let job_user =
+            user.ok_or_else(|| Stop::Api("the API server does not say who this Job is".into()))?;
+        Ok(Self {
+            cluster: cluster.clone(),
+            config: config.clone(),
+            job_user,
+            cluster_owner,
+            namespaced_owner,
+            state: Mutex::default(),
+        })
+    }
+
+    /// Learns of the claims that an earlier Job fenced, and of the highest generation ever given.
+    pub async fn learn(&self, records: &[Record]) {
+        let mut state = self.state.lock().await;
+        for record in records {
+            state.highest = state.highest.max(record.fence.generation);
+            if record.fence.on {
+                state.note(record);
+            }
+        }
+    }
+
+    /// A generation for a record that is about to be fenced. They grow in the order in which
+    /// records are written, so who has seen one has seen all before it.
+    pub async fn generation(&self) -> u64 {
+        let mut state = self.state.lock().await;
+        state.highest += 1;
+        state.highest
+    }
+
+    /// Puts both layers in force for these records, which already say so. Not proved yet.
+    pub async fn raise(&self, records: &[&Record]) -> Result<(), Stop> {
+        let mut state = self.state.lock().await;
+        if state.ca.is_empty() {
+            state.ca = self.ca().await?;
+        }
+        for record in records {
+            state.note(record);
+        }
+        self.apply(&mut state).await
+    }
+
+    /// Remembers a record's new phase; what follows from it is applied with the next change.
+    pub async fn note(&self, record: &Record) {
+        if record.fence.on {
+            self.state.lock().await.note(record);
+        }
+    }
+
+    /// Says that claims of these records may be missing, or are not any more.
+    pub async fn follow(&self, records: &[&Record]) -> Result<(), Stop> {
+        self.raise(records).await
+    }
+
+    /// Opens the fence for these records, which already say so, by the one write that works at
+    /// once. The rest is left to [`tidy`](Self::tidy).
+    pub async fn lower(&self, records: &[&Record]) -> Result<(), Stop> {
+        let mut state = self.state.lock().await;
+        for record in records {
+            let claim = &record.claim;
+            state
+                .fenced
+                .remove(&(claim.namespace.clone(), claim.name.clone()));
+        }
+        let scope = self.scope(&state);
+        if state.applied.is_some() || !state.fenced.is_empty() {
+            self.put_parameters(&scope).await?;
+        }
+        Ok(())
+    }
+
+    /// Narrows the fence to the claims that are still fenced, or takes it down.
+    pub async fn tidy(&self) -> Result<(), Stop> {
+        let mut state = self.state.lock().await;
+        if state.fenced.is_empty() {
+            self.take_down(&mut state).await
+        } else {
+            self.apply(&mut state).await
+        }
+    }
+
+    /// Takes down what an earlier Job may have left after its last group.
+    pub async fn tidy_if_left(&self) -> Result<(), Stop> {
+        let name = names::fence_object(&self.config.release());
+        let left = self
+            .cluster
+            .get(&self.cluster.all::<ValidatingAdmissionPolicy>(), &name)
+            .await?;
+        if left.is_some() {
+            self.tidy().await
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn apply(&self, state: &mut MutexGuard<'_, State>) -> Result<(), Stop> {
+        let scope = self.scope(state);
+        if state.applied.as_ref() == Some(&scope) {
+            return Ok(());
+        }
+        // The parameters first: a policy whose parameters are missing refuses everything.
+        self.put_parameters(&scope).await?;
+        tokio::try_join!(
+            self.put(scope.policy()),
+            self.put(scope.binding()),
+            self.put(scope.webhook()),
+        )?;
+        state.applied = Some(scope);
+        Ok(())
+    }
+
+    async fn take_down(&self, state: &mut MutexGuard<'_, State>) -> Result<(), Stop> {
+        let name = names::fence_object(&self.config.release());
+        // The binding first: without it the policy does nothing, and needs no parameters.
+        self.remove(
+            &self.cluster.all::<ValidatingAdmissionPolicyBinding>(),
+            &name,
+        )
+        .await?;
+        tokio::try_join!(
+            async {
+                self.remove(&self.cluster.all::<ValidatingWebhookConfiguration>(), &name)
+                    .await
+            },
+            async {
+                self.remove(&self.cluster.all::<ValidatingAdmissionPolicy>(), &name)
+                    .await
+            },
+        )?;
+        let parameters = self
+            .cluster
+            .namespaced::<ConfigMap>(&self.config.release_namespace);
+        self.remove(&parameters, &names::fence_claims(&self.config.release()))
+            .await?;
+        state.applied = None;
+        Ok(())
+    }
+
+    fn scope(&self, state: &State) -> Scope {
+        let mut claims: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (namespace, name) in state.fenced.keys() {
+            claims
+                .entry(namespace.clone())
+                .or_default()
+                .insert(name.clone());
+        }
+        let owned = !state.fenced.values().any(|fenced| fenced.missing);
+        Scope {
+            release: self.config.release(),
+            run: self.config.run(),
+            destination_class: self.config.dest_sc.clone(),
+            claims,
+            generation: state
+                .fenced
+                .values()
+                .map(|fenced| fenced.generation)
+                .max()
+                .unwrap_or_default(),
+            job_user: self.job_user.clone(),
+            webhook_service: self.config.webhook_service.clone(),
+            ca: state.ca.clone(),
+            cluster_owner: self.cluster_owner.clone().filter(|_| owned),
+            namespaced_owner: self.namespaced_owner.clone().filter(|_| owned),
+        }
+    }
+
+    async fn put_parameters(&self, scope: &Scope) -> Result<(), Stop> {
+        let api = self
+            .cluster
+            .namespaced::<ConfigMap>(&self.config.release_namespace);
+        let wanted = scope.parameters();
+        let known = self.cluster.create(&api, &wanted).await?;
+        self.cluster
+            .update(&api, known, |state| {
+                let equal = state.data.clone().unwrap_or_default()
+                    == wanted.data.clone().unwrap_or_default()
+                    && state.metadata.owner_references.clone().unwrap_or_default()
+                        == wanted.metadata.owner_references.clone().unwrap_or_default();
+                if equal {
+                    return Ok(None);
+                }
+                // A merge patch keeps what it does not name: claims that are gone are named null.
+                let mut data = json!(wanted.data);
+                for namespace in state.data.iter().flatten().map(|(namespace, _)| namespace) {
+                    if data.get(namespace).is_none() {
+                        data[namespace] = json!(null);
+                    }
+                }
+                let owners = &wanted.metadata.owner_references;
+                Ok(Some(
+                    json!({"metadata": {"ownerReferences": owners}, "data": data}),
+                ))
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// Creates a cluster-scoped object of the fence, or makes the one that exists like it.
+    async fn put<K: Object>(&self, wanted: K) -> Result<(), Stop> {
+        let api = self.cluster.all::<K>();
+        let wanted_json = serde_json::to_value(&wanted).map_err(|e| Stop::Api(e.to_string()))?;
+        let known = self.cluster.create(&api, &wanted).await?;
+        self.cluster
+            .update(&api, known, |state| {
+                let state = serde_json::to_value(state).map_err(|e| Stop::Api(e.to_string()))?;
+                let mut patch = json!({"metadata": {
+                    "ownerReferences": wanted_json["metadata"]["ownerReferences"],
+                    "labels": wanted_json["metadata"]["labels"],
+                }});
+                for part in ["spec", "webhooks"] {
+                    if let Some(value) = wanted_json.get(part) {
+                        patch[part] = value.clone();
+                    }
+                }
+                Ok((!contains(&state, &patch)).then_some(patch))
+            })
+            .await?;
+        Ok(())
+    }
+
+    async fn remove<K: Object>(&self, api: &Api<K>, name: &str) -> Result<(), Stop> {
+        match self.cluster.get(api, name).await? {
+            Some(object) => self.cluster.delete(api, object, None, |_| Ok(())).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The certificate authority of the webhook, which its pods make when they first start.
+    async fn ca(&self) -> Result<Vec<u8>, Stop> {
+        let api = self
+            .cluster
+            .namespaced::<Secret>(&self.config.release_namespace);
+        let name = &self.config.ca_secret;
+        let started = tokio::time::Instant::now();
+        loop {
+            let secret = self.cluster.get(&api, name).await?;
+            if let Some(ca) = secret
+                .and_then(|s| s.data)
+                .and_then(|mut data| data.remove("ca.crt"))
+            {
+                return Ok(ca.0);
+            }
+            if started.elapsed() > CA_LIMIT {
+                return Err(Stop::refused(format!(
+                    "waited {} s for the webhook to make its CA, Secret {}/{name}, in vain: see kubectl -n {} get pods",
+                    CA_LIMIT.as_secs(),
+                    self.config.release_namespace,
+                    self.config.release_namespace
+                )));
+            }
+            tracing::info!(secret = %name, "waiting for the webhook to make its CA");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+}
+
+impl State {
+    fn note(&mut self, record: &Record) {
+        let missing = matches!(record.phase, Phase::Reserved | Phase::Vacated);
+        let claim = (record.claim.namespace.clone(), record.claim.name.clone());
+        self.fenced.insert(
+            claim,
+            Fenced {
+                generation: record.fence.generation,
+                missing,
+            },
+        );
+    }
+}
+
+/// Whether an object already is as a patch would make it: what the API server adds is not looked
+/// at. Empty lists and absent ones are the same.
+fn contains(state: &serde_json::Value, wanted: &serde_json::Value) -> bool {
+    use serde_json::Value::{Array, Null, Object};
+    match (state, wanted) {
+        (Object(state), Object(wanted)) => wanted
+            .iter()
+            .all(|(key, value)| contains(state.get(key).unwrap_or(&Null), value)),
+        (Array(state), Array(wanted)) => {
+            state.len() == wanted.len() && state.iter().zip(wanted).all(|(s, w)| contains(s, w))
+        }
+        (Null, Array(wanted)) => wanted.is_empty(),
+        (Null, Object(wanted)) => wanted.is_empty(),
+        (state, wanted) => state == wanted,
+    }
+}
+
+/// Whether this process runs in a pod: only there are other API servers reachable by address.
+pub fn in_cluster() -> bool {
+    Path::new("/var/run/secrets/kubernetes.io/serviceaccount/token").exists()
+}

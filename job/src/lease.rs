@@ -1,0 +1,182 @@
+//! The Lease that lets one Job of a release work at a time.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
+use kube::api::Api;
+use pvmigrate_record::names;
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::cluster::Cluster;
+use crate::config::Config;
+use crate::stop::Stop;
+
+/// A holder that has not renewed for this long is gone.
+const DURATION: Duration = Duration::from_secs(15);
+const RENEW: Duration = Duration::from_secs(5);
+/// A holder that is seen to renew for this long is at work, and this Job is one too many.
+const PATIENCE: Duration = Duration::from_secs(20);
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// What came of asking for the Lease.
+pub enum Asked {
+    Held(Held),
+    /// Somebody else holds it, and renews it.
+    Busy(String),
+}
+
+/// A held Lease.
+#[derive(Clone)]
+pub struct Held {
+    cluster: Cluster,
+    api: Api<Lease>,
+    name: String,
+    holder: String,
+}
+
+/// Waits for the Lease for as long as its holder may be gone.
+pub async fn acquire(
+    cluster: &Cluster,
+    config: &Config,
+    owner: Option<OwnerReference>,
+) -> Result<Asked, Stop> {
+    let api: Api<Lease> = cluster.namespaced(&config.release_namespace);
+    let name = names::lease(&config.release);
+    let held = Held {
+        cluster: cluster.clone(),
+        api: api.clone(),
+        name: name.clone(),
+        holder: config.pod.clone(),
+    };
+    let wanted = Lease {
+        metadata: ObjectMeta {
+            name: Some(name),
+            namespace: Some(config.release_namespace.clone()),
+            owner_references: Some(owner.into_iter().collect()),
+            ..ObjectMeta::default()
+        },
+        spec: Some(LeaseSpec::default()),
+    };
+    // What counts is that it was not renewed while we looked: clocks of two nodes may differ.
+    let mut seen: Option<(Option<MicroTime>, Instant)> = None;
+    let mut first_seen: Option<Instant> = None;
+    loop {
+        let lease = cluster.create(&api, &wanted).await?;
+        let spec = lease.spec.clone().unwrap_or_default();
+        let holder = spec
+            .holder_identity
+            .clone()
+            .filter(|holder| !holder.is_empty());
+        let renewed = spec.renew_time.clone();
+        if !matches!(&seen, Some((time, _)) if *time == renewed) {
+            seen = Some((renewed, Instant::now()));
+        }
+        let is_stale = seen
+            .as_ref()
+            .is_some_and(|(_, since)| since.elapsed() > DURATION);
+        match holder {
+            Some(other) if other != held.holder && !is_stale => {
+                let started = *first_seen.get_or_insert_with(Instant::now);
+                if started.elapsed() > PATIENCE {
+                    return Ok(Asked::Busy(other));
+                }
+                if started.elapsed() < LOOK_AGAIN {
+                    tracing::info!(holder = %other, "another Job of this release holds the Lease; waiting for it to end or to fall silent");
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            _ => {
+                if held.renew(lease).await? {
+                    return Ok(Asked::Held(held));
+                }
+            }
+        }
+    }
+}
+
+impl Held {
+    /// Renews for as long as the Lease is ours; returns when it no longer is, or could not be
+    /// renewed in time.
+    pub async fn keep(self) -> String {
+        let mut renewed = Instant::now();
+        loop {
+            tokio::time::sleep(RENEW).await;
+            let outcome = tokio::time::timeout(RENEW, async {
+                match self.cluster.get(&self.api, &self.name).await? {
+                    Some(lease) if is_held_by(&lease, &self.holder) => self.renew(lease).await,
+                    _ => Ok(false),
+                }
+            })
+            .await;
+            match outcome {
+                Ok(Ok(true)) => renewed = Instant::now(),
+                Ok(Ok(false)) => return "another Job has taken the Lease".into(),
+                Ok(Err(_)) | Err(_) if renewed.elapsed() < DURATION => {}
+                Ok(Err(stop)) => return format!("the Lease could not be renewed: {stop}"),
+                Err(_) => return "the Lease could not be renewed in time".into(),
+            }
+        }
+    }
+
+    /// Lets the next Job begin at once.
+    pub async fn release(&self) {
+        let released = async {
+            let Some(lease) = self.cluster.get(&self.api, &self.name).await? else {
+                return Ok(());
+            };
+            if !is_held_by(&lease, &self.holder) {
+                return Ok(());
+            }
+            let patch = json!({"spec": {"holderIdentity": "", "renewTime": null}});
+            self.cluster
+                .update(&self.api, lease, |_| Ok(Some(patch.clone())))
+                .await
+                .map(|_| ())
+        };
+        if let Err::<(), Stop>(stop) = released.await {
+            tracing::warn!(why = %stop, "the Lease could not be given back; it ends by itself");
+        }
+    }
+
+    /// Writes our name; false if somebody else was faster.
+    async fn renew(&self, lease: Lease) -> Result<bool, Stop> {
+        let before = lease
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.holder_identity.clone());
+        let patch = json!({"spec": {
+            "holderIdentity": self.holder,
+            "leaseDurationSeconds": DURATION.as_secs(),
+            "renewTime": MicroTime(Timestamp::now()),
+        }});
+        let taken = self
+            .cluster
+            .update(&self.api, lease, |state| {
+                let holder = state
+                    .spec
+                    .as_ref()
+                    .and_then(|spec| spec.holder_identity.clone());
+                if holder != before && holder.as_deref() != Some(&self.holder) {
+                    return Err(Stop::Superseded("the Lease".into()));
+                }
+                Ok(Some(patch.clone()))
+            })
+            .await;
+        match taken {
+            Ok(_) => Ok(true),
+            Err(Stop::Superseded(_)) => Ok(false),
+            Err(other) => Err(other),
+        }
+    }
+}
+
+fn is_held_by(lease: &Lease, holder: &str) -> bool {
+    lease
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.holder_identity.as_deref())
+        == Some(holder)
+}

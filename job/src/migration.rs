@@ -1,0 +1,234 @@
+//! One claim's migration and its record, and the group that moves as one.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use kube::ResourceExt;
+use kube::api::Api;
+use pvmigrate_record::names;
+use pvmigrate_record::phase::{Event, Phase};
+use pvmigrate_record::record::{Failure, Record, Volume, Workload};
+use serde_json::{Value, json};
+
+use crate::cluster::Cluster;
+use crate::observe::record_of;
+use crate::pods::PodWatch;
+use crate::stop::Stop;
+
+/// A claim under migration: its record, and the last seen state of the volume that holds it.
+#[derive(Clone, Debug)]
+pub struct Migration {
+    pub record: Record,
+    pub volume: PersistentVolume,
+}
+
+impl Migration {
+    /// The name of the staging claim and of the mover.
+    pub fn staging_name(&self) -> String {
+        names::staging_object(&self.record.run, &self.record.claim.uid)
+    }
+
+    pub fn claims(&self, cluster: &Cluster) -> Api<PersistentVolumeClaim> {
+        cluster.namespaced(&self.record.claim.namespace)
+    }
+
+    pub fn pods(&self, cluster: &Cluster) -> Api<Pod> {
+        cluster.namespaced(&self.record.claim.namespace)
+    }
+
+    pub fn destination(&self) -> Result<&Volume, Stop> {
+        self.record.destination.as_ref().ok_or_else(|| {
+            Stop::refused(format!(
+                "the record of claim {} names no destination",
+                self.record.claim
+            ))
+        })
+    }
+
+    /// The destination, which is known by its UID and nothing else.
+    pub async fn destination_volume(&self, cluster: &Cluster) -> Result<PersistentVolume, Stop> {
+        volume(cluster, self.destination()?).await
+    }
+
+    /// Writes the record, and `with` it what else of the source volume changes in the same moment.
+    ///
+    /// Fails with [`Stop::Superseded`] if a newer Job has written its epoch.
+    pub async fn save(&mut self, cluster: &Cluster, with: Value) -> Result<(), Stop> {
+        let ours = (self.record.epoch, self.record.job.clone());
+        self.write(cluster, with, move |stored| {
+            stored.is_none_or(|r| (r.epoch, r.job.clone()) == ours)
+        })
+        .await
+    }
+
+    /// Writes a new epoch, so that nothing that an older Job decided still applies.
+    pub async fn take_over(&mut self, cluster: &Cluster, job: &str) -> Result<(), Stop> {
+        let before = (self.record.epoch, self.record.job.clone());
+        let after = (self.record.epoch + 1, job.to_string());
+        (self.record.epoch, self.record.job) = after.clone();
+        self.write(cluster, json!({}), move |stored| {
+            stored.is_none_or(|r| {
+                let stored = (r.epoch, r.job.clone());
+                stored == before || stored == after
+            })
+        })
+        .await
+    }
+
+    async fn write(
+        &mut self,
+        cluster: &Cluster,
+        with: Value,
+        applies: impl Fn(Option<&Record>) -> bool,
+    ) -> Result<(), Stop> {
+        let record = &self.record;
+        let json = record.to_json();
+        let api = cluster.all::<PersistentVolume>();
+        self.volume = cluster
+            .update(&api, self.volume.clone(), |state| {
+                let stored = record_of(state)
+                    .transpose()
+                    .map_err(|error| Stop::refused(error.to_string()))?;
+                // A finished record is history: another migration of this volume may follow it.
+                let stored =
+                    stored.filter(|stored| !stored.is_finished() || stored.run == record.run);
+                if !applies(stored.as_ref()) {
+                    return Err(Stop::Superseded(format!("claim {}", record.claim)));
+                }
+                let mut patch = with.clone();
+                patch["metadata"]["annotations"][names::RECORD] = json!(json);
+                patch["metadata"]["labels"][names::RUN] = json!(record.run);
+                patch["metadata"]["labels"][names::ROLE] = json!(names::ROLE_SOURCE);
+                Ok(Some(patch))
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// Writes the epoch into the claim, where it exists: a delete that an older Job decided no
+    /// longer applies, by its resourceVersion or by [`still_ours`](Self::still_ours).
+    pub async fn mark_claim(&self, cluster: &Cluster) -> Result<(), Stop> {
+        let claims = self.claims(cluster);
+        let Some(claim) = cluster.get(&claims, &self.record.claim.name).await? else {
+            return Ok(());
+        };
+        let patch =
+            json!({"metadata": {"annotations": {names::EPOCH: self.record.epoch.to_string()}}});
+        cluster
+            .update(&claims, claim, |claim| {
+                self.still_ours(claim)?;
+                Ok(Some(patch.clone()))
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// Fails if a newer Job has marked the claim.
+    pub fn still_ours(&self, claim: &PersistentVolumeClaim) -> Result<(), Stop> {
+        let epoch = claim
+            .annotations()
+            .get(names::EPOCH)
+            .and_then(|epoch| epoch.parse::<u64>().ok());
+        if epoch.is_some_and(|epoch| epoch > self.record.epoch) {
+            return Err(Stop::Superseded(format!("claim {}", self.record.claim)));
+        }
+        Ok(())
+    }
+
+    /// The next phase's fact is true: says so in the record.
+    pub async fn advance(&mut self, cluster: &Cluster) -> Result<(), Stop> {
+        self.advance_with(cluster, json!({})).await
+    }
+
+    pub async fn advance_with(&mut self, cluster: &Cluster, with: Value) -> Result<(), Stop> {
+        self.record.apply(Event::Advance, Timestamp::now())?;
+        self.save(cluster, with).await?;
+        tracing::info!(claim = %self.record.claim, phase = ?self.record.phase, "phase reached");
+        Ok(())
+    }
+}
+
+/// A volume by its name and UID.
+pub async fn volume(cluster: &Cluster, wanted: &Volume) -> Result<PersistentVolume, Stop> {
+    let found = cluster
+        .get(&cluster.all::<PersistentVolume>(), &wanted.name)
+        .await?;
+    found
+        .filter(|volume| volume.uid().as_deref() == Some(wanted.uid.as_str()))
+        .ok_or_else(|| {
+            Stop::refused(format!(
+                "volume {} (UID {}) does not exist any more",
+                wanted.name, wanted.uid
+            ))
+        })
+}
+
+/// Claims and workloads that are stopped, moved and started as one.
+pub struct Group {
+    pub name: String,
+    pub namespace: String,
+    pub claims: Vec<Migration>,
+    /// The namespace's pods, from before the fence was proved until the old claims are gone.
+    pub watch: Option<PodWatch>,
+}
+
+impl Group {
+    /// Groups records by the name that they carry.
+    pub fn gather(migrations: Vec<Migration>) -> Vec<Self> {
+        let mut groups: Vec<Self> = Vec::new();
+        for migration in migrations {
+            let (name, run) = (&migration.record.group, &migration.record.run);
+            match groups
+                .iter_mut()
+                .find(|g| &g.name == name && &g.claims[0].record.run == run)
+            {
+                Some(group) => group.claims.push(migration),
+                None => groups.push(Self {
+                    name: name.clone(),
+                    namespace: migration.record.claim.namespace.clone(),
+                    claims: vec![migration],
+                    watch: None,
+                }),
+            }
+        }
+        groups
+    }
+
+    /// The phase of the claim that is furthest behind: the group's claims move together.
+    pub fn behind(&self) -> Phase {
+        self.claims
+            .iter()
+            .map(|claim| claim.record.phase)
+            .min()
+            .unwrap_or(Phase::Done)
+    }
+
+    /// The claims that a step works on.
+    pub fn at(&mut self, phase: Phase) -> impl Iterator<Item = &mut Migration> {
+        self.claims
+            .iter_mut()
+            .filter(move |claim| claim.record.phase == phase)
+    }
+
+    pub fn workloads(&self) -> Vec<Workload> {
+        let all: BTreeSet<Workload> = self
+            .claims
+            .iter()
+            .flat_map(|claim| claim.record.freeze.workloads.clone())
+            .collect();
+        all.into_iter().collect()
+    }
+
+    /// Writes the failure into every record of the group.
+    pub fn note_failure(&mut self, message: &str, at: Timestamp) {
+        for claim in &mut self.claims {
+            let phase = claim.record.phase;
+            claim.record.failure = Some(Failure {
+                phase,
+                message: message.to_string(),
+                at,
+            });
+        }
+    }
+}

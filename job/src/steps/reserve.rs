@@ -1,0 +1,174 @@
+//! Verified → Reserved: the staging claim is gone, and the volume that the claim heads for is
+//! reserved for the claim's name.
+//!
+//! ```text
+//! mover ended by its kubelet's word  →  mover deleted  →  staging claim deleted  →  volume Released
+//!     →  claimRef = {namespace, name} without uid: only a claim of that name can take it
+//! ```
+
+use futures::future::try_join_all;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use kube::ResourceExt;
+use pvmigrate_record::phase::{Heading, Phase};
+use serde_json::json;
+
+use crate::migration::{Group, Migration, volume};
+use crate::pods::{PodWatch, has_ended};
+use crate::run::Run;
+use crate::steps::freeze::foreign_attachment;
+use crate::stop::Stop;
+use crate::wait::{Seen, wait_for, wait_gone};
+
+pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
+    let Group { claims, watch, .. } = group;
+    let watch = watch.as_ref();
+    let verified = claims
+        .iter_mut()
+        .filter(|claim| claim.record.phase == Phase::Verified);
+    try_join_all(verified.map(|migration| reserve(run, migration, watch))).await?;
+    Ok(())
+}
+
+async fn reserve(
+    run: &Run,
+    migration: &mut Migration,
+    watch: Option<&PodWatch>,
+) -> Result<(), Stop> {
+    if migration.record.heading == Heading::Destination {
+        nobody_came(migration, watch)?;
+        only_protected(run, migration).await?;
+        if let Some(why) = foreign_attachment(run, migration).await? {
+            return Err(Stop::Repeat(why));
+        }
+        end_mover(run, migration).await?;
+        delete_staging(run, migration).await?;
+    }
+    let heading = migration.record.heading_volume().cloned();
+    let heading = heading.ok_or_else(|| Stop::refused("the record names no destination"))?;
+    let claim = migration.record.claim.clone();
+    let state = volume(&run.cluster, &heading).await?;
+    let reference = json!({
+        "kind": "PersistentVolumeClaim", "apiVersion": "v1", "namespace": claim.namespace, "name": claim.name,
+    });
+    let reserved = run
+        .cluster
+        .update_json(&run.cluster.all::<PersistentVolume>(), state, |state| {
+            let held = state
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.claim_ref.clone())
+                .unwrap_or_default();
+            let is_reserved = held.uid.is_none()
+                && held.namespace.as_deref() == Some(claim.namespace.as_str())
+                && held.name.as_deref() == Some(claim.name.as_str());
+            Ok((!is_reserved).then(|| {
+                vec![json!({"op": "replace", "path": "/spec/claimRef", "value": reference})]
+            }))
+        })
+        .await?;
+    if migration.record.heading == Heading::Source {
+        migration.volume = reserved;
+    }
+    migration.advance(&run.cluster).await?;
+    // From here until Rebound the claim may be missing: nothing may collect the fence.
+    run.fence.follow(&[&migration.record]).await
+}
+
+/// A create that was admitted before the fence can be stored late; a gap may have hidden one.
+pub fn nobody_came(migration: &Migration, watch: Option<&PodWatch>) -> Result<(), Stop> {
+    let claim = &migration.record.claim;
+    let Some(watch) = watch else {
+        return Err(Stop::Repeat(format!(
+            "the pods of claim {claim} were not watched"
+        )));
+    };
+    let pods = watch.now();
+    if pods.gap {
+        return Err(Stop::Repeat(format!(
+            "the watch on the pods of claim {claim} had a gap"
+        )));
+    }
+    let known = |uid: &str| {
+        migration
+            .record
+            .consumers
+            .iter()
+            .any(|consumer| consumer.uid == uid)
+    };
+    let late = pods
+        .seen
+        .values()
+        .find(|pod| pod.claims.contains(&claim.name) && !known(&pod.uid));
+    match late {
+        Some(pod) => Err(Stop::Repeat(format!(
+            "pod {} mounted claim {claim} after it was fenced",
+            pod.name
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// The claim is the one that was fenced, and only its protection keeps it.
+async fn only_protected(run: &Run, migration: &Migration) -> Result<(), Stop> {
+    let wanted = &migration.record.claim;
+    let claim = run
+        .cluster
+        .get(&migration.claims(&run.cluster), &wanted.name)
+        .await?;
+    let claim = claim.filter(|claim| claim.uid().as_deref() == Some(wanted.uid.as_str()));
+    let claim = claim
+        .ok_or_else(|| Stop::refused(format!("claim {wanted} was deleted by somebody else")))?;
+    if claim.metadata.deletion_timestamp.is_some() {
+        return Err(Stop::refused(format!(
+            "claim {wanted} is being deleted by somebody else"
+        )));
+    }
+    match claim
+        .finalizers()
+        .iter()
+        .find(|finalizer| *finalizer != "kubernetes.io/pvc-protection")
+    {
+        Some(other) => Err(Stop::refused(format!(
+            "claim {wanted} has the finalizer {other}: it would stay Terminating for as long as its owner wants"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Deletes the mover once its kubelet has reported it ended: only then are both volumes free.
+async fn end_mover(run: &Run, migration: &Migration) -> Result<(), Stop> {
+    let pods = migration.pods(&run.cluster);
+    let name = migration.staging_name();
+    let what = format!("mover {name} to end");
+    let ended: Option<Pod> =
+        wait_for(
+            &pods,
+            &name,
+            &what,
+            run.config.freeze_limit(),
+            |pod| match pod {
+                None => Seen::Reached(None),
+                Some(pod) if has_ended(pod) => Seen::Reached(Some(pod.clone())),
+                Some(_) => Seen::NotYet("its kubelet reports it running".into()),
+            },
+        )
+        .await?;
+    match ended {
+        Some(pod) => run.cluster.delete(&pods, pod, Some(0), |_| Ok(())).await,
+        None => Ok(()),
+    }
+}
+
+pub async fn delete_staging(run: &Run, migration: &Migration) -> Result<(), Stop> {
+    let claims = migration.claims(&run.cluster);
+    let name = migration.staging_name();
+    let staging: Option<PersistentVolumeClaim> = run.cluster.get(&claims, &name).await?;
+    let Some(staging) = staging else {
+        return Ok(());
+    };
+    let uid = staging.uid().unwrap_or_default();
+    run.cluster
+        .delete(&claims, staging, None, |_| Ok(()))
+        .await?;
+    wait_gone(&claims, &name, &uid, run.config.freeze_limit()).await
+}

@@ -1,0 +1,83 @@
+//! Rebound → Restored: every claim of the group has its lasting volume with its lasting policy,
+//! and the fence is off.
+
+use futures::future::try_join_all;
+use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
+use kube::ResourceExt;
+use pvmigrate_record::phase::{Heading, Phase};
+use pvmigrate_record::record::Record;
+use serde_json::json;
+
+use crate::migration::{Group, Migration};
+use crate::run::Run;
+use crate::stop::Stop;
+use crate::wait::wait_gone;
+
+pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
+    try_join_all(
+        group
+            .at(Phase::Rebound)
+            .map(|migration| settle(run, migration)),
+    )
+    .await?;
+    let records: Vec<&Record> = group.claims.iter().map(|claim| &claim.record).collect();
+    run.fence.lower(&records).await?;
+    run.fence.prove_open(&records).await?;
+    try_join_all(
+        group
+            .at(Phase::Rebound)
+            .map(|migration| migration.advance(&run.cluster)),
+    )
+    .await?;
+    group.watch = None;
+    Ok(())
+}
+
+async fn settle(run: &Run, migration: &mut Migration) -> Result<(), Stop> {
+    migration.record.fence.on = false;
+    match migration.record.heading {
+        Heading::Destination => {
+            let policy = run.lasting_policy(&migration.record);
+            let state = migration.destination_volume(&run.cluster).await?;
+            set_policy(run, state, &policy).await?;
+            migration.save(&run.cluster, json!({})).await
+        }
+        Heading::Source => {
+            end_mover(run, migration).await?;
+            let policy = migration.record.source.reclaim_policy.clone();
+            migration
+                .save(
+                    &run.cluster,
+                    json!({"spec": {"persistentVolumeReclaimPolicy": policy}}),
+                )
+                .await
+        }
+    }
+}
+
+async fn set_policy(run: &Run, state: PersistentVolume, policy: &str) -> Result<(), Stop> {
+    let patch = json!({"spec": {"persistentVolumeReclaimPolicy": policy}});
+    run.cluster
+        .update(&run.cluster.all(), state, |state: &PersistentVolume| {
+            let is = state
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.persistent_volume_reclaim_policy.as_deref());
+            Ok((is != Some(policy)).then(|| patch.clone()))
+        })
+        .await?;
+    Ok(())
+}
+
+/// On the way back a mover may still stand ready: it must not pin the source when its application
+/// comes back.
+async fn end_mover(run: &Run, migration: &Migration) -> Result<(), Stop> {
+    let pods = migration.pods(&run.cluster);
+    let name = migration.staging_name();
+    let Some(pod): Option<Pod> = run.cluster.get(&pods, &name).await? else {
+        return Ok(());
+    };
+    let uid = pod.uid().unwrap_or_default();
+    run.cluster.delete(&pods, pod, None, |_| Ok(())).await?;
+    wait_gone(&pods, &name, &uid, run.config.freeze_limit()).await
+}

@@ -1,0 +1,248 @@
+//! Planned → Staged: the destination exists, bound to the staging claim, and a mover has both
+//! volumes mounted and waits for its order.
+
+use futures::future::try_join_all;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use kube::ResourceExt;
+use kube::api::Api;
+use pvmigrate_record::phase::Phase;
+use pvmigrate_record::record::Volume;
+use serde_json::json;
+
+use crate::claim::{staging_claim, storage};
+use crate::migration::{Group, Migration, volume};
+use crate::mover::{Placement, mover_pod};
+use crate::pods::mounted_claims;
+use crate::quantity::bytes;
+use crate::run::Run;
+use crate::stop::Stop;
+use crate::wait::{Seen, wait_for, wait_gone};
+use crate::{causes, workloads};
+
+pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
+    try_join_all(
+        group
+            .at(Phase::Planned)
+            .map(|migration| stage(run, migration)),
+    )
+    .await?;
+    Ok(())
+}
+
+async fn stage(run: &Run, migration: &mut Migration) -> Result<(), Stop> {
+    let (claims, pods) = (migration.claims(&run.cluster), migration.pods(&run.cluster));
+    let name = migration.staging_name();
+    let namespace = migration.record.claim.namespace.clone();
+    let reused = match &migration.record.destination {
+        Some(known) => Some(claim_again(run, migration, known).await?),
+        None => None,
+    };
+    let wanted = staging_claim(&migration.record, reused.as_deref());
+    run.cluster.create(&claims, &wanted).await?;
+    let placement = placement(run, migration).await?;
+    let mover = start_mover(run, migration, &pods, &placement).await?;
+
+    let what = format!(
+        "a volume of class {} for claim {}",
+        migration.record.destination_class, migration.record.claim
+    );
+    let bound = wait_for(&claims, &name, &what, run.config.stage_limit(), |claim| {
+        let Some(claim) = claim else {
+            return Seen::NotYet("the staging claim is not there".into());
+        };
+        match claim
+            .status
+            .as_ref()
+            .and_then(|status| status.phase.as_deref())
+        {
+            Some("Bound") => Seen::Reached(claim.clone()),
+            other => Seen::NotYet(format!(
+                "staging claim {name} is {}",
+                other.unwrap_or("new")
+            )),
+        }
+    })
+    .await;
+    let explained = [
+        ("PersistentVolumeClaim", name.as_str()),
+        ("Pod", name.as_str()),
+    ];
+    let bound = match bound {
+        Ok(bound) => bound,
+        Err(stop) => return Err(causes::explain(&run.cluster, &namespace, stop, &explained).await),
+    };
+    let destination = destination_of(run, migration, &bound).await?;
+    wait_running(run, &pods, &mover, &explained).await?;
+    // Known by its UID from here on: whatever happens, no second one is provisioned.
+    migration.record.destination = Some(destination);
+    migration.advance(&run.cluster).await
+}
+
+/// The volume behind the staging claim, if it can take over.
+async fn destination_of(
+    run: &Run,
+    migration: &Migration,
+    staging: &PersistentVolumeClaim,
+) -> Result<Volume, Stop> {
+    let name = staging
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.volume_name.clone())
+        .unwrap_or_default();
+    let found: Option<PersistentVolume> = run.cluster.get(&run.cluster.all(), &name).await?;
+    let found =
+        found.ok_or_else(|| Stop::refused(format!("volume {name} vanished after it was bound")))?;
+    let spec = found.spec.clone().unwrap_or_default();
+    let (has, needs) = (
+        storage(spec.capacity.as_ref()),
+        &migration.record.manifest.storage,
+    );
+    if bytes(&has) < bytes(needs) {
+        return Err(Stop::refused(format!(
+            "class {} made volume {name} with {has} for claim {}, which asks for {needs}",
+            migration.record.destination_class, migration.record.claim
+        )));
+    }
+    if spec.storage_class_name.as_deref() != Some(migration.record.destination_class.as_str()) {
+        return Err(Stop::refused(format!(
+            "volume {name} is of class {:?}, not {}",
+            spec.storage_class_name, migration.record.destination_class
+        )));
+    }
+    let known = migration.record.destination.as_ref();
+    Ok(Volume {
+        uid: found.uid().unwrap_or_default(),
+        // What it was before we kept it; a destination that is staged again is kept already.
+        reclaim_policy: known.map_or_else(
+            || {
+                spec.persistent_volume_reclaim_policy
+                    .clone()
+                    .unwrap_or_else(|| "Delete".into())
+            },
+            |known| known.reclaim_policy.clone(),
+        ),
+        name,
+    })
+}
+
+/// Reserves a destination that exists for a new staging claim, where the old one is gone: after a
+/// way back, or a Job that ended between the claims.
+async fn claim_again(run: &Run, migration: &Migration, known: &Volume) -> Result<String, Stop> {
+    let name = migration.staging_name();
+    let state = volume(&run.cluster, known).await?;
+    let staged = run
+        .cluster
+        .get(&migration.claims(&run.cluster), &name)
+        .await?;
+    if staged.is_none() {
+        let reference = json!({"kind": "PersistentVolumeClaim", "apiVersion": "v1",
+            "namespace": migration.record.claim.namespace, "name": name});
+        run.cluster
+            .update_json(&run.cluster.all::<PersistentVolume>(), state, |state| {
+                let held = state
+                    .spec
+                    .as_ref()
+                    .and_then(|spec| spec.claim_ref.clone())
+                    .unwrap_or_default();
+                if held.name.as_deref() == Some(name.as_str()) && held.uid.is_none() {
+                    return Ok(None);
+                }
+                Ok(Some(vec![
+                    json!({"op": "replace", "path": "/spec/claimRef", "value": reference}),
+                ]))
+            })
+            .await?;
+    }
+    Ok(known.name.clone())
+}
+
+/// Where the mover has to run: with the claim's consumer, else as its workload would.
+async fn placement(run: &Run, migration: &Migration) -> Result<Placement, Stop> {
+    let claim = &migration.record.claim.name;
+    let pods = migration.pods(&run.cluster);
+    let all = run.cluster.list(&pods).await?;
+    let mover = migration.staging_name();
+    let consumer = all.into_iter().find(|pod| {
+        pod.name_any() != mover
+            && pod.metadata.deletion_timestamp.is_none()
+            && pod
+                .spec
+                .as_ref()
+                .is_some_and(|spec| spec.node_name.is_some())
+            && !matches!(
+                pod.status.as_ref().and_then(|s| s.phase.as_deref()),
+                Some("Succeeded" | "Failed")
+            )
+            && mounted_claims(pod).any(|mounted| &mounted == claim)
+    });
+    if let Some(spec) = consumer.and_then(|pod| pod.spec) {
+        return Ok(Placement::of(&spec));
+    }
+    match migration.record.freeze.workloads.first() {
+        Some(workload) => Ok(Placement::of(
+            &workloads::pod_spec(&run.cluster, workload).await?,
+        )),
+        None => Ok(Placement::default()),
+    }
+}
+
+/// The mover of this claim: the one that runs, or a new one.
+async fn start_mover(
+    run: &Run,
+    migration: &Migration,
+    pods: &Api<Pod>,
+    placement: &Placement,
+) -> Result<Pod, Stop> {
+    let wanted = mover_pod(&migration.record, &run.config, placement);
+    let pod = run.cluster.create(pods, &wanted).await?;
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    if pod.metadata.deletion_timestamp.is_none() && !matches!(phase, Some("Succeeded" | "Failed")) {
+        return Ok(pod);
+    }
+    // One that an earlier Job has used up.
+    let (name, uid) = (pod.name_any(), pod.uid().unwrap_or_default());
+    run.cluster.delete(pods, pod, None, |_| Ok(())).await?;
+    wait_gone(pods, &name, &uid, run.config.stage_limit()).await?;
+    run.cluster.create(pods, &wanted).await
+}
+
+async fn wait_running(
+    run: &Run,
+    pods: &Api<Pod>,
+    mover: &Pod,
+    explained: &[(&str, &str)],
+) -> Result<(), Stop> {
+    let name = mover.name_any();
+    let what = format!("mover {name} to run");
+    let waited = wait_for(pods, &name, &what, run.config.stage_limit(), |pod| {
+        let Some(pod) = pod else {
+            return Seen::Never(format!("mover {name} was deleted by somebody else"));
+        };
+        let states = pod
+            .status
+            .as_ref()
+            .and_then(|status| status.container_statuses.as_deref());
+        let state = states
+            .and_then(|all| all.first())
+            .and_then(|container| container.state.clone());
+        match state {
+            Some(state) if state.running.is_some() => Seen::Reached(()),
+            Some(state) if state.terminated.is_some() => Seen::Never(causes::of_pod(pod)),
+            _ => Seen::NotYet(causes::of_pod(pod)),
+        }
+    })
+    .await;
+    match waited {
+        Ok(()) => Ok(()),
+        Err(stop) => Err(causes::explain(
+            &run.cluster,
+            &mover.namespace().unwrap_or_default(),
+            stop,
+            explained,
+        )
+        .await),
+    }
+}

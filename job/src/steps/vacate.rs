@@ -1,0 +1,59 @@
+//! Reserved → Vacated: the old claim is gone. The fence holds its name.
+
+use futures::future::try_join_all;
+use kube::ResourceExt;
+use pvmigrate_record::phase::{Heading, Phase};
+
+use crate::migration::{Group, Migration};
+use crate::pods::PodWatch;
+use crate::run::Run;
+use crate::steps::reserve::nobody_came;
+use crate::stop::Stop;
+use crate::wait::wait_gone;
+
+pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
+    let Group { claims, watch, .. } = group;
+    let watch = watch.as_ref();
+    let reserved = claims
+        .iter_mut()
+        .filter(|claim| claim.record.phase == Phase::Reserved);
+    try_join_all(reserved.map(|migration| vacate(run, migration, watch))).await?;
+    Ok(())
+}
+
+async fn vacate(
+    run: &Run,
+    migration: &mut Migration,
+    watch: Option<&PodWatch>,
+) -> Result<(), Stop> {
+    let claims = migration.claims(&run.cluster);
+    let name = migration.record.claim.name.clone();
+    // The volume that the claim is leaving: a claim on any other is not the one we know.
+    let leaves = match migration.record.heading {
+        Heading::Destination => Some(migration.record.source.name.clone()),
+        Heading::Source => migration
+            .record
+            .destination
+            .as_ref()
+            .map(|d| d.name.clone()),
+    };
+    if let Some(claim) = run.cluster.get(&claims, &name).await? {
+        let volume = claim
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.volume_name.clone());
+        if volume == leaves {
+            let uid = claim.uid().unwrap_or_default();
+            run.cluster
+                .delete(&claims, claim, None, |claim| migration.still_ours(claim))
+                .await?;
+            wait_gone(&claims, &name, &uid, run.config.freeze_limit()).await?;
+        }
+    }
+    // Advancing first: whatever is decided next has to start from a claim that is gone.
+    migration.advance(&run.cluster).await?;
+    if migration.record.heading == Heading::Destination {
+        nobody_came(migration, watch)?;
+    }
+    Ok(())
+}
