@@ -38,7 +38,12 @@ pub enum LogFormat {
 
 impl Config {
     pub fn from_env() -> Result<Self, envy::Error> {
-        envy::prefixed("PVMIGRATE_").from_env()
+        Self::from_pairs(std::env::vars())
+    }
+
+    /// A variable that is set to nothing is not set.
+    fn from_pairs(pairs: impl Iterator<Item = (String, String)>) -> Result<Self, envy::Error> {
+        envy::prefixed("PVMIGRATE_").from_iter(pairs.filter(|(_, value)| !value.is_empty()))
     }
 
     pub fn release(&self) -> Release {
@@ -65,7 +70,7 @@ mod tests {
 
     fn parse(pairs: &[(&str, &str)]) -> Result<Config, envy::Error> {
         let required = ["RELEASE", "NAMESPACE", "SERVICE", "CA_SECRET", "OWNER"];
-        envy::prefixed("PVMIGRATE_").from_iter(
+        Config::from_pairs(
             required
                 .iter()
                 .map(|key| (format!("PVMIGRATE_{key}"), key.to_lowercase()))
@@ -75,7 +80,7 @@ mod tests {
 
     #[test]
     fn what_is_not_set_has_a_default() {
-        let config = parse(&[]).unwrap();
+        let config = parse(&[("PVMIGRATE_LISTEN", "")]).unwrap();
         assert_eq!(config.listen, None);
         assert_eq!(config.log, "info");
         assert_eq!(config.log_format, LogFormat::Text);
@@ -103,9 +108,9 @@ mod tests {
 
     #[test]
     fn a_missing_setting_is_named() {
-        let error = envy::prefixed("PVMIGRATE_")
-            .from_iter::<_, Config>([("PVMIGRATE_RELEASE".into(), "r".into())])
-            .unwrap_err();
+        let pairs = [("RELEASE", "r"), ("NAMESPACE", "")];
+        let pairs = pairs.map(|(key, value)| (format!("PVMIGRATE_{key}"), value.to_string()));
+        let error = Config::from_pairs(pairs.into_iter()).unwrap_err();
         assert_eq!(error.to_string(), "missing value for field namespace");
     }
 }

@@ -15,6 +15,8 @@ pub mod authority;
 pub mod config;
 pub mod memory;
 pub mod rules;
+#[cfg(test)]
+mod samples;
 pub mod secret;
 pub mod server;
 pub mod tls;

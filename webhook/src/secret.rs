@@ -184,3 +184,6 @@ impl Store {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,59 @@
+use tokio_rustls::rustls::client::WebPkiServerVerifier;
+use tokio_rustls::rustls::client::danger::ServerCertVerifier;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::{CertificateError, RootCertStore};
 
+use super::*;
+
+fn verify(authority: &Authority, current: &Current, name: &str) -> Result<(), rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.certificate.as_bytes()).unwrap())?;
+    let provider = Arc::new(ring::default_provider());
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+        .build()
+        .unwrap()
+        .verify_server_cert(
+            &current.key.cert[0],
+            &[],
+            &ServerName::try_from(name.to_string()).unwrap(),
+            &[],
+            UnixTime::now(),
+        )?;
+    Ok(())
+}
+
+#[test]
+fn a_client_that_knows_the_ca_accepts_the_certificate_for_the_service_only() {
+    let names = [
+        "hook.ops.svc".to_string(),
+        "hook.ops.svc.cluster.local".into(),
+    ];
+    let now = Timestamp::now();
+    let authority = Authority::create("ca", now).unwrap();
+    let current = Current::issue(&authority, &names, now).unwrap();
+    for name in &names {
+        verify(&authority, &current, name).unwrap();
+    }
+    assert!(matches!(
+        verify(&authority, &current, "other.ops.svc"),
+        Err(rustls::Error::InvalidCertificate(
+            CertificateError::NotValidForNameContext { .. }
+        ))
+    ));
+    let other = Authority::create("ca", now).unwrap();
+    assert!(verify(&other, &current, &names[0]).is_err());
+}
+
+#[test]
+fn the_longest_names_that_kubernetes_allows_fit() {
+    let names = [format!(
+        "{}.{}.svc.cluster.local",
+        "s".repeat(63),
+        "n".repeat(63)
+    )];
+    let now = Timestamp::now();
+    let authority = Authority::create(&"c".repeat(63), now).unwrap();
+    let current = Current::issue(&authority, &names, now).unwrap();
+    verify(&authority, &current, &names[0]).unwrap();
+}
