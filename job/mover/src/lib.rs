@@ -81,7 +81,11 @@ fn compare(source: &Path, destination: &Path, ledger: &mut Ledger<'_>) {
 
 fn open(source: &Path, destination: &Path, ledger: &mut Ledger<'_>) -> Option<(OwnedFd, OwnedFd)> {
     let opened = (|| {
-        let from = open_root(source).map_err(Fault::source("open it"))?;
+        // A source that is not there is no change that a warm pass puts up with.
+        let from = open_root(source).map_err(|errno| Fault::Source {
+            doing: "open it".into(),
+            errno,
+        })?;
         let to = open_root(destination).map_err(Fault::destination("open it"))?;
         if let (Ok(source), Ok(destination)) = (canonicalize(source), canonicalize(destination))
             && (source.starts_with(&destination) || destination.starts_with(&source))

@@ -49,9 +49,8 @@ pub fn serve(config: &Config) -> io::Result<()> {
             && order.pod == config.pod
             && done.is_none_or(|done| order.sequence > done)
         {
-            let report = carry_out(config, &order)?;
+            carry_out(config, &order)?;
             if order.what == What::Final {
-                leave_message(&config.termination_log, &report);
                 return Ok(());
             }
             done = Some(order.sequence);
@@ -60,7 +59,7 @@ pub fn serve(config: &Config) -> io::Result<()> {
     }
 }
 
-fn carry_out(config: &Config, order: &Order) -> io::Result<PassReport> {
+fn carry_out(config: &Config, order: &Order) -> io::Result<()> {
     let options = Options {
         what: order.what,
         verify: order.what == What::Final,
@@ -71,8 +70,10 @@ fn carry_out(config: &Config, order: &Order) -> io::Result<PassReport> {
     };
     let mut report = copy(&config.source, &config.destination, options, &mut progress);
     report.order = Some(order.clone());
-    say(&Report::Pass(Box::new(report.clone())))?;
-    Ok(report)
+    if order.what == What::Final {
+        leave_message(&config.termination_log, &report);
+    }
+    say(&Report::Pass(Box::new(report)))
 }
 
 /// Reads the order file. What cannot be read as an order is said once on stderr.

@@ -13,9 +13,14 @@ use rustix::io::Errno;
 
 use crate::fault::Fault;
 
-/// The label of the mandatory access control. It says where the inode is, not what: the kubelet
-/// labels a volume for the pod that mounts it.
-const SELINUX: &CStr = c"security.selinux";
+/// What is not an attribute of the inode but of where it is. The label of the mandatory access
+/// control: the kubelet labels a volume for the pod that mounts it. And what XFS shows root of its
+/// own way to store an ACL, which is read and written as `system.posix_acl_*` like everywhere.
+const LEFT_OUT: [&CStr; 3] = [
+    c"security.selinux",
+    c"trusted.SGI_ACL_FILE",
+    c"trusted.SGI_ACL_DEFAULT",
+];
 /// Set last, because a change of owner clears it.
 const CAPABILITY: &CStr = c"security.capability";
 /// What the kernel allows a value or a list of names to have, in bytes.
@@ -40,7 +45,7 @@ fn by_name(directory: BorrowedFd<'_>, name: &CStr) -> CString {
     CString::new(path).unwrap_or_default()
 }
 
-/// All extended attributes but the SELinux label; none where the file system has no such thing.
+/// All extended attributes but those left out; none where the file system has no such thing.
 pub fn read(place: Place<'_>) -> Result<Xattrs, (String, Errno)> {
     let list = match list(place) {
         Err(Errno::OPNOTSUPP) => return Ok(Xattrs::new()),
@@ -51,7 +56,7 @@ pub fn read(place: Place<'_>) -> Result<Xattrs, (String, Errno)> {
         let Ok(name) = CStr::from_bytes_with_nul(name) else {
             continue;
         };
-        if name == SELINUX {
+        if LEFT_OUT.contains(&name) {
             continue;
         }
         match get(place, name) {
@@ -85,7 +90,14 @@ pub fn write(place: Place<'_>, wanted: &Xattrs) -> Result<(), Fault> {
         .filter(|(name, value)| found.get(*name) != Some(value))
         .partition(|(name, _)| name.as_c_str() == CAPABILITY);
     for (name, value) in first.into_iter().chain(last) {
-        set(place, name, value).map_err(Fault::destination(format!("set its {}", shown(name))))?;
+        set(place, name, value).map_err(|errno| {
+            let doing = format!("set its {}", shown(name));
+            match errno {
+                // ext4 says so of a value that it has no place for, on a volume with room enough.
+                Errno::NOSPC => Fault::Refused(format!("destination: cannot {doing}: {errno}")),
+                _ => Fault::destination(doing)(errno),
+            }
+        })?;
     }
     Ok(())
 }

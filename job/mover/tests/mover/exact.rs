@@ -1,0 +1,112 @@
+//! A copy is the same tree, whichever file system it comes from and goes to.
+
+use crate::observe::{data, differences, observe};
+use crate::torture::{plant, plant_flags};
+use crate::volume::{Kind, Volume};
+use crate::{assert_ok, pass, warm};
+
+fn assert_exact(from: Kind, to: Kind, flags: bool) {
+    let (source, destination) = (Volume::new(from), Volume::new(to));
+    plant(&source);
+    if flags {
+        plant_flags(&source);
+    }
+    let before = observe(&source.view);
+    assert!(before.len() > 80, "the tree is there: {}", before.len());
+
+    let report = pass(&source.view, &destination.path);
+    assert_ok(&report);
+    assert_eq!(differences(&before, &observe(&destination.view)), [""; 0]);
+    assert_eq!(differences(&before, &observe(&source.view)), [""; 0]);
+    for sparse in ["sparse", "hole-only", "hole-at-the-end", "written-zeros"] {
+        let (left, right) = (source.view.join(sparse), destination.view.join(sparse));
+        assert_eq!(data(&left), data(&right), "{sparse}");
+    }
+    let reserved = destination.run("stat -c %b reserved");
+    assert!(reserved.trim().parse::<u64>().unwrap() * 512 >= 4 << 20);
+
+    // Observed once more from the storage, and copied once more.
+    let again = pass(&source.view, &destination.path);
+    assert_ok(&again);
+    assert_eq!((again.totals.bytes, again.totals.deleted), (0, 0));
+    assert_eq!(again.verified, report.verified);
+    assert_eq!(differences(&before, &observe(&destination.view)), [""; 0]);
+}
+
+#[test]
+fn ext4_to_xfs_keeps_everything() {
+    assert_exact(Kind::Ext4, Kind::Xfs, true);
+}
+
+#[test]
+fn xfs_to_ext4_keeps_everything() {
+    assert_exact(Kind::Xfs, Kind::Ext4, true);
+}
+
+#[test]
+fn tmpfs_to_ext4_keeps_everything() {
+    assert_exact(Kind::Tmpfs, Kind::Ext4, false);
+}
+
+#[test]
+fn xfs_to_tmpfs_keeps_everything() {
+    assert_exact(Kind::Xfs, Kind::Tmpfs, false);
+}
+
+#[test]
+fn access_times_of_a_writable_source_stay_as_they_are() {
+    let (source, destination) = (Volume::new(Kind::Ext4), Volume::new(Kind::Xfs));
+    source.run("mkdir d; printf x > d/f; touch -d 2001-01-01 d/f d .");
+    let before = observe(&source.view);
+    assert_ok(&pass(&source.path, &destination.path));
+    assert_eq!(differences(&before, &observe(&source.view)), [""; 0]);
+}
+
+#[test]
+fn a_warm_pass_copies_the_same_and_leaves_verification_to_the_final_one() {
+    let (source, destination) = (Volume::new(Kind::Ext4), Volume::new(Kind::Xfs));
+    plant(&source);
+    let report = warm(&source.view, &destination.path);
+    assert_ok(&report);
+    assert_eq!(report.verified, None);
+    assert_eq!(
+        differences(&observe(&source.view), &observe(&destination.view)),
+        [""; 0]
+    );
+}
+
+#[test]
+fn lost_and_found_is_left_alone_and_its_contents_are_noted() {
+    let (source, destination) = (Volume::new(Kind::Ext4), Volume::new(Kind::Ext4));
+    source.run("printf x > lost+found/found; printf y > mine");
+    destination.run("printf z > lost+found/theirs");
+    let report = pass(&source.view, &destination.path);
+    assert_ok(&report);
+    assert_eq!(
+        report.notes,
+        ["lost+found has contents, which are not copied"]
+    );
+    assert_eq!(destination.run("ls lost+found"), "theirs\n");
+    assert_eq!(destination.run("cat mine"), "y");
+}
+
+#[test]
+fn a_lost_and_found_that_an_application_made_is_copied() {
+    let (source, destination) = (Volume::new(Kind::Xfs), Volume::new(Kind::Ext4));
+    source.run("mkdir lost+found; printf x > lost+found/mine; chown 1000 lost+found");
+    assert_ok(&pass(&source.view, &destination.path));
+    assert_eq!(
+        destination.run("cat lost+found/mine; stat -c %u lost+found"),
+        "x1000\n"
+    );
+}
+
+#[test]
+fn what_is_mounted_in_the_source_is_noted_and_not_entered() {
+    let (source, destination) = (Volume::new(Kind::Ext4), Volume::new(Kind::Xfs));
+    source.run("mkdir m; mount -t tmpfs pvmigrate-test m; printf x > m/inside; printf y > beside");
+    let report = pass(&source.path, &destination.path);
+    assert_ok(&report);
+    assert_eq!(report.notes, ["m is a mount point and is not copied"]);
+    assert_eq!(destination.run("find . -type f"), "./beside\n");
+}

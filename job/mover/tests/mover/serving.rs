@@ -1,0 +1,193 @@
+//! The program as a pod runs it: orders by a file, reports on stdout.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use pvmigrate_record::order::{Order, PassReport, Report, What};
+
+use crate::assert_ok;
+use crate::volume::{Kind, Volume};
+
+struct Mover {
+    source: Volume,
+    destination: Volume,
+    /// Where its order and its termination message are.
+    pod: Volume,
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Mover {
+    /// Starts a mover, as PID 1 of its own namespace like in a container, and waits for ready.
+    fn start() -> Self {
+        let [source, destination, pod] = [Kind::Ext4, Kind::Xfs, Kind::Tmpfs].map(Volume::new);
+        pod.run(": > log");
+        let mut child = Command::new("unshare")
+            .args(["--pid", "--fork", "--kill-child"])
+            .arg(env!("CARGO_BIN_EXE_pvmigrate-mover"))
+            .arg("serve")
+            .args([Path::new("--source"), &source.view])
+            .args([Path::new("--destination"), &destination.path])
+            .args([PathBuf::from("--order-file"), pod.path.join("order")])
+            .args([PathBuf::from("--termination-log"), pod.path.join("log")])
+            .env("POD_UID", "me")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut mover = Mover {
+            source,
+            destination,
+            pod,
+            child,
+            stdout,
+        };
+        assert_eq!(mover.next(), Report::Ready { pod: "me".into() });
+        mover
+    }
+
+    /// Replaces the order file, as the kubelet does.
+    fn order(&self, pod: &str, sequence: u64, what: What) -> Order {
+        let order = Order {
+            pod: pod.into(),
+            sequence,
+            what,
+        };
+        fs::write(
+            self.pod.path.join("new"),
+            serde_json::to_vec(&order).unwrap(),
+        )
+        .unwrap();
+        fs::rename(self.pod.path.join("new"), self.pod.path.join("order")).unwrap();
+        order
+    }
+
+    fn next(&mut self) -> Report {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+
+    fn next_pass(&mut self) -> PassReport {
+        loop {
+            match self.next() {
+                Report::Progress { .. } => {}
+                Report::Pass(report) => return *report,
+                Report::Ready { .. } => panic!("ready twice"),
+            }
+        }
+    }
+
+    /// The PID of the mover itself.
+    fn pid(&self) -> rustix::process::Pid {
+        let children = format!("/proc/{0}/task/{0}/children", self.child.id());
+        let pid: i32 = fs::read_to_string(children)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
+        rustix::process::Pid::from_raw(pid).unwrap()
+    }
+}
+
+impl Drop for Mover {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn orders_for_this_pod_are_carried_out_once_and_echoed() {
+    let mut mover = Mover::start();
+    mover.source.run("printf one > file");
+    fs::write(mover.pod.path.join("order"), "").unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    fs::write(mover.pod.path.join("order"), "not an order").unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    mover.order("another", 9, What::Final);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(mover.destination.run("ls"), "", "another pod's order");
+
+    let order = mover.order("me", 3, What::Warm);
+    let report = mover.next_pass();
+    assert_ok(&report);
+    assert_eq!(report.order, Some(order));
+    assert_eq!(mover.destination.run("cat file"), "one");
+
+    mover.source.run("printf two > file");
+    for stale in [3, 2] {
+        mover.order("me", stale, What::Final);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(
+        mover.destination.run("cat file"),
+        "one",
+        "an order of before"
+    );
+
+    let order = mover.order("me", 4, What::Final);
+    let report = mover.next_pass();
+    assert_ok(&report);
+    assert_eq!(report.order, Some(order));
+    assert!(report.verified.is_some());
+    assert_eq!(mover.destination.run("cat file"), "two");
+    assert_eq!(mover.child.wait().unwrap().code(), Some(0));
+    let message = fs::read(mover.pod.path.join("log")).unwrap();
+    assert_eq!(
+        serde_json::from_slice::<PassReport>(&message).unwrap(),
+        report
+    );
+}
+
+#[test]
+fn a_final_pass_that_fails_reports_it_within_the_termination_message_and_ends_with_zero() {
+    let mut mover = Mover::start();
+    mover.source.run(
+        "for i in $(seq 30); do n=$(printf \"$i%.0s\" {1..100}); : > $n; setfattr -n user.x -v \"$(head -c 60000 /dev/zero | tr '\\0' v)\" $n 2>/dev/null || mknod $n.dev b 1 $i; done; mkdir in",
+    );
+    // What is mounted there can neither be replaced nor removed.
+    mover
+        .destination
+        .run("mkdir in; mount -t tmpfs pvmigrate-test in");
+    let order = mover.order("me", 1, What::Final);
+    let report = mover.next_pass();
+    assert!(!report.ok);
+    assert!(crate::reasons(&report, "in").contains("mount point"));
+    assert_eq!(mover.child.wait().unwrap().code(), Some(0));
+    let message = fs::read(mover.pod.path.join("log")).unwrap();
+    assert!(message.len() <= 4000);
+    let message: PassReport = serde_json::from_slice(&message).unwrap();
+    assert_eq!((message.ok, message.order), (false, Some(order)));
+    assert_eq!(message.error_count, report.error_count);
+}
+
+#[test]
+fn sigterm_ends_it_at_once_also_as_pid_1_and_in_a_pass() {
+    for in_a_pass in [false, true] {
+        let mut mover = Mover::start();
+        if in_a_pass {
+            mover.source.run("head -c 200000000 /dev/urandom > large");
+            mover.order("me", 1, What::Warm);
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let started = Instant::now();
+        let pid = mover.pid();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert_eq!(mover.child.wait().unwrap().code(), Some(143));
+        assert!(started.elapsed() < Duration::from_secs(2));
+    }
+}
+
+#[test]
+fn a_mover_without_its_folders_does_not_start() {
+    let status = Command::new(env!("CARGO_BIN_EXE_pvmigrate-mover"))
+        .args(["serve", "--source", "/nowhere", "--pod-uid", "me"])
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(1));
+}
