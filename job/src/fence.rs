@@ -176,13 +176,14 @@ impl Fence {
         if state.applied.as_ref() == Some(&scope) {
             return Ok(());
         }
-        // The parameters first: a policy whose parameters are missing refuses everything.
+        // The parameters first: a policy whose parameters are missing refuses everything. The
+        // policy before its binding: the API server looks it up to see who may bind it.
         self.put_parameters(&scope).await?;
-        tokio::try_join!(
-            self.put(scope.policy()),
-            self.put(scope.binding()),
-            self.put(scope.webhook()),
-        )?;
+        let policy = async {
+            self.put(scope.policy()).await?;
+            self.put(scope.binding()).await
+        };
+        tokio::try_join!(policy, self.put(scope.webhook()))?;
         state.applied = Some(scope);
         Ok(())
     }

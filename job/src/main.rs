@@ -63,7 +63,9 @@ enum Verb {
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = std::env::var("PVMIGRATE_LOG").unwrap_or_else(|_| "info".into());
+    // The client reports its own retries as errors; what comes of them is said here.
+    let level = std::env::var("PVMIGRATE_LOG").unwrap_or_else(|_| "info".into());
+    let filter = format!("{level},kube_client=off,kube_runtime=off");
     let format = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)

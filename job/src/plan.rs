@@ -291,4 +291,4 @@ fn list(names: &BTreeSet<String>) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

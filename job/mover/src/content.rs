@@ -13,6 +13,8 @@ use crate::meta::Meta;
 const CHUNK: usize = 1024 * 1024;
 /// What is compared, and written, as one, in bytes.
 const BLOCK: usize = 64 * 1024;
+/// How many stretches of data are looked up at once: a bound on memory.
+const STRETCHES: usize = 4096;
 /// How much more the destination may have allocated before its holes are punched again: file
 /// systems allocate in different steps.
 const SLACK: u64 = 64 * 1024;
@@ -74,13 +76,19 @@ impl Copier {
         }
         let mut holes = Vec::new();
         let mut at = 0;
-        while let Some(data) = next_data(from, at, size).map_err(Fault::source("find its data"))? {
-            job.hole(at..data.start)?;
-            if reserved && data.start > at {
-                holes.push(at..data.start);
+        loop {
+            let stretches = stretches(from, at, size).map_err(Fault::source("find its data"))?;
+            if stretches.is_empty() {
+                break;
             }
-            self.data(&mut job, data.clone(), looked_at)?;
-            at = data.end;
+            for data in stretches {
+                job.hole(at..data.start)?;
+                if reserved && data.start > at {
+                    holes.push(at..data.start);
+                }
+                at = data.end;
+                self.data(&mut job, data, looked_at)?;
+            }
         }
         if at < size {
             job.hole(at..size)?;
@@ -193,6 +201,19 @@ fn reserve(file: BorrowedFd<'_>, range: &Range<u64>) -> Result<(), Fault> {
         Err(Errno::OPNOTSUPP) => Ok(()),
         reserved => reserved.map_err(Fault::destination("reserve its space")),
     }
+}
+
+/// The next stretches of data in `from..end`, none if there are no more. Many at once, and before
+/// any of them is read: on XFS what was only reserved looks like data once it is in the cache.
+fn stretches(file: BorrowedFd<'_>, mut from: u64, end: u64) -> Result<Vec<Range<u64>>, Errno> {
+    let mut found = Vec::new();
+    while found.len() < STRETCHES
+        && let Some(data) = next_data(file, from, end)?
+    {
+        from = data.end;
+        found.push(data);
+    }
+    Ok(found)
 }
 
 /// The next stretch of data in `from..end`. A file system that does not tell holes has none.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::CStr;
+use std::ops::Range;
 
 use blake3::{Hash, Hasher};
 use rustix::fd::{AsFd, BorrowedFd};
@@ -117,17 +118,25 @@ impl Reader {
             // What counts is what the storage gives back, not what the page cache still has.
             fadvise(file, 0, None, Advice::DontNeed).map_err(self.fault("drop its cache"))?;
         }
-        let mut hasher = Hasher::new();
-        let (mut data, mut stretches) = (0, 0);
-        let mut hashed_to = 0;
-        while let Some(range) =
-            next_data(file, hashed_to, size).map_err(self.fault("find its data"))?
-        {
+        // The map before the reading: XFS takes reserved space for data once it is in the cache.
+        let (mut data, mut stretches, mut at) = (0, 0, 0);
+        let mut to_read: Vec<Range<u64>> = Vec::new();
+        while let Some(range) = next_data(file, at, size).map_err(self.fault("find its data"))? {
             data += range.end - range.start;
             stretches += 1;
-            let mut at = range.start / BLOCK * BLOCK;
-            while at < range.end {
-                let length = usize::try_from(BLOCK.min(size - at)).unwrap_or(self.buffer.len());
+            at = range.end;
+            let blocks = range.start / BLOCK * BLOCK..range.end.next_multiple_of(BLOCK).min(size);
+            match to_read.last_mut() {
+                Some(last) if last.end >= blocks.start => last.end = blocks.end,
+                _ => to_read.push(blocks),
+            }
+        }
+        let mut hasher = Hasher::new();
+        for blocks in to_read {
+            let mut at = blocks.start;
+            while at < blocks.end {
+                let length =
+                    usize::try_from(BLOCK.min(blocks.end - at)).unwrap_or(self.buffer.len());
                 let block = &mut self.buffer[..length];
                 let read = read_full(file, block, at).map_err(fault(self.side, "read it"))?;
                 let block = &block[..read];
@@ -140,7 +149,6 @@ impl Reader {
                 looked_at(read as u64);
                 at += BLOCK;
             }
-            hashed_to = range.end.max(at.min(size));
         }
         Ok(Content {
             hash: hasher.finalize(),

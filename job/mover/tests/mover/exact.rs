@@ -76,6 +76,39 @@ fn a_warm_pass_copies_the_same_and_leaves_verification_to_the_final_one() {
 }
 
 #[test]
+fn what_was_written_into_a_hole_through_a_mapping_is_copied() {
+    for kind in [Kind::Ext4, Kind::Xfs] {
+        let (source, destination) = (Volume::new(kind), Volume::new(Kind::Xfs));
+        source.run("truncate -s 10M mapped; sync -f mapped");
+        // Still in memory only, so the file system knows of no data there.
+        source.run("xfs_io -c 'mmap -rw 0 10m' -c 'mwrite -S 0x41 5000000 9' mapped");
+        assert_ok(&pass(&source.view, &destination.path));
+        assert_eq!(
+            destination.run("tr -d '\\0' < mapped"),
+            "AAAAAAAAA",
+            "{kind:?}"
+        );
+    }
+}
+
+#[test]
+fn holes_smaller_than_a_block_of_the_destination_are_no_difference() {
+    let source = Volume::with_options(Kind::Ext4, "64M", "-b 1024");
+    let destination = Volume::new(Kind::Xfs);
+    source.run(
+        "truncate -s 2M comb; for i in $(seq 0 2 999); do printf x | dd of=comb bs=1024 seek=$i conv=notrunc status=none; done",
+    );
+    assert!(data(&source.view.join("comb")).len() > 400);
+    for _ in 0..2 {
+        assert_ok(&pass(&source.view, &destination.path));
+    }
+    assert_eq!(
+        differences(&observe(&source.view), &observe(&destination.view)),
+        [""; 0]
+    );
+}
+
+#[test]
 fn lost_and_found_is_left_alone_and_its_contents_are_noted() {
     let (source, destination) = (Volume::new(Kind::Ext4), Volume::new(Kind::Ext4));
     source.run("printf x > lost+found/found; printf y > mine");
