@@ -5,7 +5,6 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use kube::api::{
     Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, Resource,
 };
@@ -18,8 +17,9 @@ use tokio::sync::Semaphore;
 
 use crate::stop::Stop;
 
-/// How long a request is repeated while the API server cannot answer.
-const RETRY_LIMIT: Duration = Duration::from_secs(60);
+mod retry;
+
+pub use retry::retried;
 
 /// How often an update is tried against a newer state of its object. Controllers write the
 /// objects that we write, so a few conflicts are ordinary; this many are not.
@@ -46,7 +46,7 @@ impl<K> Object for K where
 #[derive(Clone)]
 pub struct Cluster {
     client: Client,
-    config: kube::Config,
+    config: Arc<kube::Config>,
     /// Every write passes; closed, it lets the ones in hand end and no other begin.
     writes: Arc<Semaphore>,
 }
@@ -60,7 +60,7 @@ impl Cluster {
         let writes = Arc::new(Semaphore::new(WRITES as usize));
         Ok(Self {
             client: Client::try_from(config.clone())?,
-            config,
+            config: Arc::new(config),
             writes,
         })
     }
@@ -68,9 +68,10 @@ impl Cluster {
     /// Waits, for at most `limit`, until the writes in hand are done; no other begins until
     /// [`resume`](Self::resume).
     pub async fn quiesce(&self, limit: Duration) {
-        match tokio::time::timeout(limit, self.writes.acquire_many(WRITES)).await {
-            Ok(Ok(all)) => all.forget(),
-            _ => tracing::warn!("a write was still in hand"),
+        if let Ok(Ok(all)) = tokio::time::timeout(limit, self.writes.acquire_many(WRITES)).await {
+            all.forget();
+        } else {
+            tracing::warn!("a write was still in hand");
         }
     }
 
@@ -94,7 +95,7 @@ impl Cluster {
 
     /// A client with connections of its own, to this address of an API server if one is given.
     pub fn new_connection(&self, url: Option<&str>) -> anyhow::Result<Client> {
-        let mut config = self.config.clone();
+        let mut config = self.config.as_ref().clone();
         if let Some(url) = url {
             config.cluster_url = url.parse()?;
         }
@@ -285,41 +286,4 @@ impl Cluster {
             ))),
         }
     }
-}
-
-/// Whether an answer says only that the API server cannot answer now.
-pub fn is_transient(error: &kube::Error) -> bool {
-    match error {
-        kube::Error::Api(status) => matches!(status.code, 429 | 500 | 502 | 503 | 504),
-        kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_) => true,
-        _ => false,
-    }
-}
-
-/// Repeats a request while the API server cannot answer. A write that went through though its
-/// answer was lost meets its own precondition on the second try, and is recognised there.
-pub async fn retried<T, F, Fut>(mut request: F) -> Result<T, kube::Error>
-where
-    F: FnMut() -> Fut,
-    Fut: Future<Output = Result<T, kube::Error>>,
-{
-    let started = Timestamp::now();
-    let mut pause = Duration::from_millis(50);
-    loop {
-        match request().await {
-            Err(error) if is_transient(&error) && elapsed(started) < RETRY_LIMIT => {
-                tracing::warn!(%error, "the API server did not answer; trying again");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(5));
-            }
-            other => return other,
-        }
-    }
-}
-
-fn elapsed(since: Timestamp) -> Duration {
-    Timestamp::now()
-        .duration_since(since)
-        .try_into()
-        .unwrap_or_default()
 }

@@ -143,10 +143,11 @@ impl Config {
             self.run_token,
         ]);
         let hash = Sha256::digest(asked.to_string());
-        hash.iter()
+        let short = hash
+            .iter()
             .take(5)
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+            .fold(0, |number, byte| number << 8 | u64::from(*byte));
+        format!("{short:010x}")
     }
 
     /// Whether claims of this namespace are asked for.

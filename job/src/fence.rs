@@ -20,14 +20,14 @@ use kube::api::{Api, PostParams};
 use pvmigrate_record::names;
 use pvmigrate_record::phase::Phase;
 use pvmigrate_record::record::Record;
-use serde_json::json;
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::cluster::{Cluster, Object, retried};
+use crate::cluster::{Cluster, retried};
 use crate::config::Config;
 use crate::fence::objects::Scope;
 use crate::stop::Stop;
 
+mod apply;
 pub mod objects;
 pub mod probe;
 
@@ -123,11 +123,6 @@ impl Fence {
         if record.fence.on {
             self.state.lock().await.note(record);
         }
-    }
-
-    /// Says that claims of these records may be missing, or are not any more.
-    pub async fn follow(&self, records: &[&Record]) -> Result<(), Stop> {
-        self.raise(records).await
     }
 
     /// Opens the fence for these records, which already say so, by the one write that works at
@@ -243,67 +238,6 @@ impl Fence {
         }
     }
 
-    async fn put_parameters(&self, scope: &Scope) -> Result<(), Stop> {
-        let api = self
-            .cluster
-            .namespaced::<ConfigMap>(&self.config.release_namespace);
-        let wanted = scope.parameters();
-        let known = self.cluster.create(&api, &wanted).await?;
-        self.cluster
-            .update(&api, known, |state| {
-                let equal = state.data.clone().unwrap_or_default()
-                    == wanted.data.clone().unwrap_or_default()
-                    && state.metadata.owner_references.clone().unwrap_or_default()
-                        == wanted.metadata.owner_references.clone().unwrap_or_default();
-                if equal {
-                    return Ok(None);
-                }
-                // A merge patch keeps what it does not name: claims that are gone are named null.
-                let mut data = json!(wanted.data);
-                for namespace in state.data.iter().flatten().map(|(namespace, _)| namespace) {
-                    if data.get(namespace).is_none() {
-                        data[namespace] = json!(null);
-                    }
-                }
-                let owners = &wanted.metadata.owner_references;
-                Ok(Some(
-                    json!({"metadata": {"ownerReferences": owners}, "data": data}),
-                ))
-            })
-            .await?;
-        Ok(())
-    }
-
-    /// Creates a cluster-scoped object of the fence, or makes the one that exists like it.
-    async fn put<K: Object>(&self, wanted: K) -> Result<(), Stop> {
-        let api = self.cluster.all::<K>();
-        let wanted_json = serde_json::to_value(&wanted).map_err(|e| Stop::Api(e.to_string()))?;
-        let known = self.cluster.create(&api, &wanted).await?;
-        self.cluster
-            .update(&api, known, |state| {
-                let state = serde_json::to_value(state).map_err(|e| Stop::Api(e.to_string()))?;
-                let mut patch = json!({"metadata": {
-                    "ownerReferences": wanted_json["metadata"]["ownerReferences"],
-                    "labels": wanted_json["metadata"]["labels"],
-                }});
-                for part in ["spec", "webhooks"] {
-                    if let Some(value) = wanted_json.get(part) {
-                        patch[part] = value.clone();
-                    }
-                }
-                Ok((!contains(&state, &patch)).then_some(patch))
-            })
-            .await?;
-        Ok(())
-    }
-
-    async fn remove<K: Object>(&self, api: &Api<K>, name: &str) -> Result<(), Stop> {
-        match self.cluster.get(api, name).await? {
-            Some(object) => self.cluster.delete(api, object, None, |_| Ok(())).await,
-            None => Ok(()),
-        }
-    }
-
     /// The certificate authority of the webhook, which its pods make when they first start.
     async fn ca(&self) -> Result<Vec<u8>, Stop> {
         let api = self
@@ -344,23 +278,6 @@ impl State {
                 missing,
             },
         );
-    }
-}
-
-/// Whether an object already is as a patch would make it: what the API server adds is not looked
-/// at. Empty lists and absent ones are the same.
-fn contains(state: &serde_json::Value, wanted: &serde_json::Value) -> bool {
-    use serde_json::Value::{Array, Null, Object};
-    match (state, wanted) {
-        (Object(state), Object(wanted)) => wanted
-            .iter()
-            .all(|(key, value)| contains(state.get(key).unwrap_or(&Null), value)),
-        (Array(state), Array(wanted)) => {
-            state.len() == wanted.len() && state.iter().zip(wanted).all(|(s, w)| contains(s, w))
-        }
-        (Null, Array(wanted)) => wanted.is_empty(),
-        (Null, Object(wanted)) => wanted.is_empty(),
-        (state, wanted) => state == wanted,
     }
 }
 

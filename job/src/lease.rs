@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
 use kube::api::Api;
 use pvmigrate_record::names;
@@ -12,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::cluster::Cluster;
 use crate::config::Config;
+use crate::pods;
 use crate::stop::Stop;
 
 /// A holder that has not renewed for this long is gone.
@@ -23,7 +25,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// What came of asking for the Lease.
 pub enum Asked {
-    Held(Held),
+    Held(Box<Held>),
     /// Somebody else holds it, and renews it.
     Busy(String),
 }
@@ -78,7 +80,11 @@ pub async fn acquire(
             .as_ref()
             .is_some_and(|(_, since)| since.elapsed() > DURATION);
         match holder {
-            Some(other) if other != held.holder && !is_stale => {
+            Some(other)
+                if other != held.holder
+                    && !is_stale
+                    && !has_ended(cluster, config, &other).await =>
+            {
                 let started = *first_seen.get_or_insert_with(Instant::now);
                 if started.elapsed() > PATIENCE {
                     return Ok(Asked::Busy(other));
@@ -90,7 +96,7 @@ pub async fn acquire(
             }
             _ => {
                 if held.renew(lease).await? {
-                    return Ok(Asked::Held(held));
+                    return Ok(Asked::Held(Box::new(held)));
                 }
             }
         }
@@ -171,6 +177,13 @@ impl Held {
             Err(other) => Err(other),
         }
     }
+}
+
+/// Whether the kubelet has reported the holder's pod as ended: then nobody has to fall silent. A
+/// pod that is not there proves nothing: its node may be lost, and it may still run.
+async fn has_ended(cluster: &Cluster, config: &Config, holder: &str) -> bool {
+    let api = cluster.namespaced::<Pod>(&config.release_namespace);
+    matches!(cluster.get(&api, holder).await, Ok(Some(pod)) if pods::has_ended(&pod))
 }
 
 fn is_held_by(lease: &Lease, holder: &str) -> bool {

@@ -156,7 +156,7 @@ async fn leased(cluster: &Cluster, config: &Config) -> Result<Exit, Stop> {
     let abort = work.abort_handle();
     let outcome = tokio::select! {
         done = work => done.unwrap_or_else(|error| Err(Stop::Api(error.to_string()))),
-        lost = held.clone().keep() => Err(Stop::Api(lost)),
+        lost = held.as_ref().clone().keep() => Err(Stop::Api(lost)),
         _ = terminated.recv() => Err(Stop::Api("told to stop (SIGTERM)".into())),
     };
     // The write in hand is finished, and no other begins.

@@ -223,7 +223,9 @@ pub fn has_ended(pod: &Pod) -> bool {
         && statuses
             .iter()
             .all(|status| is_terminated(status) || (in_final_phase && never_started(status)))
-        && (in_final_phase || pod.metadata.deletion_timestamp.is_some())
+        && (in_final_phase
+            || pod.metadata.deletion_timestamp.is_some()
+            || spec.restart_policy.as_deref() == Some("Never"))
 }
 
 #[cfg(test)]

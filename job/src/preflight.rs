@@ -181,7 +181,7 @@ fn nobody_else_is_at_work(observed: &Observed, config: &Config, plan: &Plan) -> 
                     record.release.name,
                     record.run,
                     record.phase
-                ))
+                ));
             }
             Ok(_) => {}
             Err(error) => all.push(format!("the volume of claim {}: {error}", full_name(claim))),

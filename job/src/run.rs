@@ -9,15 +9,9 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, Role};
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
-use pvmigrate_record::names;
-use pvmigrate_record::phase::{Heading, Phase};
-use pvmigrate_record::record::{
-    ClaimRef, Fence as Fencing, Freeze, Method, Record, VERSION, Volume,
-};
-use serde_json::json;
+use pvmigrate_record::record::Record;
 use tokio::sync::Mutex;
 
-use crate::claim::manifest;
 use crate::cluster::{Cluster, Object};
 use crate::config::{Config, SourceVolumes};
 use crate::drive::{End, drive, take_over};
@@ -25,11 +19,15 @@ use crate::exit::Exit;
 use crate::fence::Fence;
 use crate::migration::{Group, Migration};
 use crate::mover::{Placement, mover_pod};
-use crate::observe::{Observed, observe, record_of};
-use crate::plan::{Plan, PlannedGroup, plan};
+use crate::observe::{Observed, observe};
+use crate::plan::{Plan, plan};
 use crate::preflight;
 use crate::report::{Line, Report, State};
 use crate::stop::Stop;
+
+mod records;
+
+use records::{new_record, record_all, unfinished};
 
 /// How many groups are moved at the same time.
 const PARALLEL_GROUPS: usize = 4;
@@ -200,124 +198,6 @@ fn policies(observed: &Observed) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// The records of this release that are not finished, whatever their run. Those for which nothing
-/// was done yet are left to the planner, which writes them anew.
-async fn unfinished(run: &Run, observed: &Observed) -> Result<Vec<Migration>, Stop> {
-    let mut all = Vec::new();
-    let mut every = Vec::new();
-    for volume in observed.volumes.values() {
-        let record = match record_of(volume) {
-            Some(Ok(record)) if record.release == run.config.release() => record,
-            Some(Err(error)) => {
-                tracing::error!(volume = %volume.name_any(), %error, "a record cannot be read");
-                continue;
-            }
-            _ => continue,
-        };
-        every.push(record.clone());
-        let is_untouched = record.phase == Phase::Planned
-            && record.heading == Heading::Destination
-            && record.destination.is_none()
-            && !record.fence.on;
-        if record.is_finished() || (is_untouched && record.run == run.config.run()) {
-            continue;
-        }
-        all.push(Migration {
-            record,
-            volume: volume.clone(),
-        });
-    }
-    run.fence.learn(&every).await;
-    Ok(all)
-}
-
-/// Writes the records of every planned claim before anything else is done to one of them: what a
-/// later Job finds of a group is then all of it.
-async fn record_all(
-    run: &Run,
-    observed: &Observed,
-    planned: Vec<PlannedGroup>,
-) -> Result<Vec<Group>, Stop> {
-    let mut groups = Vec::new();
-    for plan in planned {
-        let mut claims = Vec::new();
-        for claim in &plan.claims {
-            let Some(volume) = observed.volume_of(claim) else {
-                continue;
-            };
-            let mut migration = Migration {
-                record: new_record(run, &plan, claim, volume),
-                volume: volume.clone(),
-            };
-            migration.save(&run.cluster, json!({})).await?;
-            tracing::info!(claim = %migration.record.claim, group = %plan.name, "planned");
-            claims.push(migration);
-        }
-        groups.push(Group {
-            name: plan.name,
-            namespace: plan.namespace,
-            claims,
-            watch: None,
-        });
-    }
-    for group in &groups {
-        run.note(&group.claims).await?;
-    }
-    Ok(groups)
-}
-
-fn new_record(
-    run: &Run,
-    group: &PlannedGroup,
-    claim: &PersistentVolumeClaim,
-    volume: &PersistentVolume,
-) -> Record {
-    let now = Timestamp::now();
-    let earlier = record_of(volume)
-        .and_then(Result::ok)
-        .filter(|record| record.run == run.config.run());
-    let policy = volume
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.persistent_volume_reclaim_policy.clone());
-    Record {
-        version: VERSION,
-        release: run.config.release(),
-        run: run.config.run(),
-        epoch: earlier.as_ref().map_or(1, |earlier| earlier.epoch),
-        job: earlier.map_or_else(|| run.config.pod.clone(), |earlier| earlier.job),
-        phase: Phase::Planned,
-        heading: Heading::Destination,
-        fence: Fencing::default(),
-        outcome: None,
-        claim: ClaimRef {
-            namespace: claim.namespace().unwrap_or_default(),
-            name: claim.name_any(),
-            uid: claim.uid().unwrap_or_default(),
-        },
-        source_class: run.config.source_sc.clone(),
-        destination_class: run.config.dest_sc.clone(),
-        source: Volume {
-            name: volume.name_any(),
-            uid: volume.uid().unwrap_or_default(),
-            reclaim_policy: policy.unwrap_or_else(|| "Delete".into()),
-        },
-        destination: None,
-        manifest: manifest(claim, &[]),
-        group: group.name.clone(),
-        freeze: Freeze {
-            method: Method::Scale,
-            workloads: group.workloads.clone(),
-        },
-        consumers: Vec::new(),
-        pass: None,
-        stopped: None,
-        ready: None,
-        failure: None,
-        times: BTreeMap::from([(Phase::Planned, now)]),
-    }
-}
-
 /// Whether a mover would be admitted in each namespace: PodSecurity, quotas, other webhooks.
 async fn refused_movers(run: &Run, plan: &Plan) -> Result<Vec<String>, Stop> {
     let mut refusals = Vec::new();
@@ -383,9 +263,4 @@ pub async fn uncovered(
         .map(crate::plan::full_name)
         .filter(|name| !report.left.contains_key(name))
         .collect())
-}
-
-/// Whether a volume has a record: what `status` lists.
-pub fn label_selector() -> String {
-    format!("{},{}={}", names::RUN, names::ROLE, names::ROLE_SOURCE)
 }

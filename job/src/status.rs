@@ -3,17 +3,22 @@
 use k8s_openapi::api::core::v1::PersistentVolume;
 use kube::ResourceExt;
 use kube::api::ListParams;
+use pvmigrate_record::names;
 use pvmigrate_record::phase::Heading;
 
 use crate::cluster::{Cluster, retried};
 use crate::exit::Exit;
 use crate::observe::record_of;
-use crate::run::label_selector;
 
 pub async fn print() -> anyhow::Result<Exit> {
     let cluster = Cluster::connect().await?;
     let api = cluster.all::<PersistentVolume>();
-    let params = ListParams::default().labels(&label_selector());
+    let params = ListParams::default().labels(&format!(
+        "{},{}={}",
+        names::RUN,
+        names::ROLE,
+        names::ROLE_SOURCE
+    ));
     let volumes = retried(|| api.list(&params)).await?.items;
     let mut lines = Vec::new();
     for volume in &volumes {

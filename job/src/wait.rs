@@ -49,11 +49,11 @@ pub async fn wait_for<K: Object, T>(
                 Seen::NotYet(what_is_missing) => missing = what_is_missing,
             },
             Ok(Some(Err(error))) => {
-                tracing::warn!(%error, "the watch was interrupted; it is taken up again")
+                tracing::warn!(%error, "the watch was interrupted; it is taken up again");
             }
             Ok(None) => return Err(Stop::Api(format!("the watch for {what} ended"))),
             Err(_) => {
-                tracing::info!(waiting_for = what, %missing, seconds = started.elapsed().as_secs(), "still waiting")
+                tracing::info!(waiting_for = what, %missing, seconds = started.elapsed().as_secs(), "still waiting");
             }
         }
     }

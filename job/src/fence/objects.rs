@@ -331,16 +331,19 @@ mod tests {
     #[test]
     fn the_probe_mark_of_a_layer_is_what_keeps_the_job_from_being_spared_there() {
         let scope = scope();
-        let policy = &scope.policy().spec.unwrap().match_conditions.unwrap()[0].expression;
+        let policy = scope.policy().spec.unwrap().match_conditions.unwrap();
         assert!(
-            policy.contains("!= 'system:serviceaccount:ops:pvmigrate'")
-                && policy.ends_with("== 'policy')")
+            policy[0]
+                .expression
+                .contains("!= 'system:serviceaccount:ops:pvmigrate'")
         );
-        let webhook = &scope.webhook().webhooks.unwrap()[0]
-            .match_conditions
-            .as_ref()
-            .unwrap()[0]
-            .expression;
-        assert!(webhook.ends_with("== 'webhook')"));
+        assert!(policy[0].expression.ends_with("== 'policy')"));
+        for webhook in scope.webhook().webhooks.unwrap() {
+            assert!(
+                webhook.match_conditions.unwrap()[0]
+                    .expression
+                    .ends_with("== 'webhook')")
+            );
+        }
     }
 }

@@ -135,7 +135,7 @@ impl Fence {
             match reached {
                 Ok(()) => servers.push(Some(url)),
                 Err(why) => {
-                    tracing::warn!(%url, %why, "this API server cannot be reached by its own address; it is asked through the Service only")
+                    tracing::warn!(%url, %why, "this API server cannot be reached by its own address; it is asked through the Service only");
                 }
             }
         }

@@ -10,6 +10,7 @@ use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
 use pvmigrate_record::phase::{Heading, Phase};
+use pvmigrate_record::record::Record;
 use serde_json::json;
 
 use crate::migration::{Group, Migration, volume};
@@ -26,7 +27,9 @@ pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
         .iter_mut()
         .filter(|claim| claim.record.phase == Phase::Verified);
     try_join_all(verified.map(|migration| reserve(run, migration, watch))).await?;
-    Ok(())
+    // From here until Rebound the claims may be missing: nothing may collect the fence.
+    let records: Vec<&Record> = claims.iter().map(|claim| &claim.record).collect();
+    run.fence.raise(&records).await
 }
 
 async fn reserve(
@@ -69,9 +72,7 @@ async fn reserve(
     if migration.record.heading == Heading::Source {
         migration.volume = reserved;
     }
-    migration.advance(&run.cluster).await?;
-    // From here until Rebound the claim may be missing: nothing may collect the fence.
-    run.fence.follow(&[&migration.record]).await
+    migration.advance(&run.cluster).await
 }
 
 /// A create that was admitted before the fence can be stored late; a gap may have hidden one.
@@ -135,24 +136,25 @@ async fn only_protected(run: &Run, migration: &Migration) -> Result<(), Stop> {
     }
 }
 
-/// Deletes the mover once its kubelet has reported it ended: only then are both volumes free.
+/// Deletes the mover, and lets go of it once its kubelet has reported it ended: only then are both
+/// volumes free. Asking it to end makes the kubelet look at once; on its own it looks every second.
 async fn end_mover(run: &Run, migration: &Migration) -> Result<(), Stop> {
     let pods = migration.pods(&run.cluster);
     let name = migration.staging_name();
+    let Some(pod) = run.cluster.get(&pods, &name).await? else {
+        return Ok(());
+    };
+    if !has_ended(&pod) {
+        run.cluster.delete(&pods, pod, None, |_| Ok(())).await?;
+    }
     let what = format!("mover {name} to end");
-    let ended: Option<Pod> =
-        wait_for(
-            &pods,
-            &name,
-            &what,
-            run.config.freeze_limit(),
-            |pod| match pod {
-                None => Seen::Reached(None),
-                Some(pod) if has_ended(pod) => Seen::Reached(Some(pod.clone())),
-                Some(_) => Seen::NotYet("its kubelet reports it running".into()),
-            },
-        )
-        .await?;
+    let limit = run.config.freeze_limit();
+    let ended: Option<Pod> = wait_for(&pods, &name, &what, limit, |pod| match pod {
+        None => Seen::Reached(None),
+        Some(pod) if has_ended(pod) => Seen::Reached(Some(pod.clone())),
+        Some(_) => Seen::NotYet("its kubelet reports it running".into()),
+    })
+    .await?;
     match ended {
         Some(pod) => run.cluster.delete(&pods, pod, Some(0), |_| Ok(())).await,
         None => Ok(()),
