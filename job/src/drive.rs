@@ -49,12 +49,24 @@ pub async fn drive(run: &Run, group: &mut Group) -> Result<End, Stop> {
                     .iter()
                     .all(|claim| claim.record.heading == Heading::Source);
                 if is_back {
-                    return Err(Stop::Api(format!("the way back does not go on: {why}")));
+                    return Err(stuck(Stop::Refused(why)));
                 }
-                back::turn(run, group, &why).await?;
+                back::turn(run, group, &why, Outcome::Failed)
+                    .await
+                    .map_err(stuck)?;
             }
             other => return Err(other),
         }
+    }
+}
+
+/// A refusal on the way back is no end: the next pod goes on with it.
+fn stuck(stop: Stop) -> Stop {
+    match stop {
+        Stop::Refused(why) | Stop::Repeat(why) => {
+            Stop::Api(format!("the way back does not go on: {why}"))
+        }
+        other => other,
     }
 }
 
@@ -85,24 +97,53 @@ fn end_of(group: &Group) -> End {
 /// Takes a group over from an earlier Job: a new epoch everywhere, and every fact that may no
 /// longer hold is made true again.
 pub async fn take_over(run: &Run, group: &mut Group) -> Result<(), Stop> {
-    let turned = group
-        .claims
-        .iter()
-        .find(|claim| claim.record.outcome == Some(Outcome::Failed));
-    let why = turned
-        .and_then(|claim| claim.record.failure.clone())
-        .map(|failure| failure.message);
+    let untouched = group.claims.iter().all(|claim| claim.record.is_untouched());
+    let turned = group.claims.iter().find_map(|claim| claim.record.outcome);
+    let mut lost = None;
     for migration in &mut group.claims {
-        if !migration.record.is_finished() {
-            migration.record.apply(Event::Resume, Timestamp::now())?;
+        let (phase, heading) = (migration.record.phase, migration.record.heading);
+        let is_gone = back::claim_volume(run, migration).await?.is_none();
+        // A crash between the delete of the claim and the record of it.
+        let is_vacated = phase == Phase::Reserved && is_gone;
+        if heading == Heading::Destination && phase < Phase::Reserved && is_gone {
+            lost = Some(format!(
+                "claim {} was deleted by somebody else",
+                migration.record.claim
+            ));
         }
+        let event = if is_vacated {
+            Event::Advance
+        } else {
+            Event::Resume
+        };
+        migration.record.apply(event, Timestamp::now())?;
         migration.take_over(&run.cluster, &run.config.pod).await?;
         if migration.record.phase < Phase::Thawed {
             migration.mark_claim(&run.cluster).await?;
         }
     }
-    match why {
-        Some(why) => back::turn(run, group, &why).await,
-        None => back::put_back(run, group).await,
+    if untouched {
+        back::turn(
+            run,
+            group,
+            "its run was replaced before it began",
+            Outcome::Aborted,
+        )
+        .await
+    } else if let Some(outcome) = turned {
+        let failures = group
+            .claims
+            .iter()
+            .filter_map(|claim| claim.record.failure.clone());
+        let why = failures
+            .map(|failure| failure.message)
+            .next()
+            .unwrap_or_default();
+        back::turn(run, group, &why, outcome).await
+    } else if let Some(why) = lost {
+        back::turn(run, group, &why, Outcome::Failed).await
+    } else {
+        back::put_back(run, group).await
     }
+    .map_err(stuck)
 }

@@ -135,11 +135,7 @@ impl Fence {
                 .fenced
                 .remove(&(claim.namespace.clone(), claim.name.clone()));
         }
-        let scope = self.scope(&state);
-        if state.applied.is_some() || !state.fenced.is_empty() {
-            self.put_parameters(&scope).await?;
-        }
-        Ok(())
+        self.narrow_parameters(&self.scope(&state)).await
     }
 
     /// Narrows the fence to the claims that are still fenced, or takes it down.

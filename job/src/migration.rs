@@ -124,6 +124,25 @@ impl Migration {
         Ok(())
     }
 
+    /// Takes the epoch off the claim, where a way back or a takeover has left it.
+    pub async fn unmark_claim(&self, cluster: &Cluster) -> Result<(), Stop> {
+        let claims = self.claims(cluster);
+        let Some(claim) = cluster.get(&claims, &self.record.claim.name).await? else {
+            return Ok(());
+        };
+        let patch = json!({"metadata": {"annotations": {names::EPOCH: null}}});
+        cluster
+            .update(&claims, claim, |claim| {
+                self.still_ours(claim)?;
+                Ok(claim
+                    .annotations()
+                    .contains_key(names::EPOCH)
+                    .then(|| patch.clone()))
+            })
+            .await?;
+        Ok(())
+    }
+
     /// Fails if a newer Job has marked the claim.
     pub fn still_ours(&self, claim: &PersistentVolumeClaim) -> Result<(), Stop> {
         let epoch = claim

@@ -63,6 +63,8 @@ pub enum Event {
     TurnBack { claim_on_source: bool },
     /// The claim is back on its source, still fenced: the copy starts again from there.
     TryAgain,
+    /// The namespace is gone, or on its way: there is nothing to go back to. Both volumes stay.
+    Abandon,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -120,6 +122,11 @@ pub fn transition(
                 Ok((phase, heading))
             }
             (Done, Heading::Destination | Heading::Source) => impossible,
+        },
+        Event::Abandon => match phase {
+            Planned | Staged | Retained | Fenced | Frozen | Copied | Verified | Reserved
+            | Vacated | Rebound | Restored | Thawed => Ok((Done, heading)),
+            Done => impossible,
         },
         Event::TryAgain => match (phase, heading) {
             (Rebound, Heading::Source) => Ok((Planned, Heading::Destination)),
@@ -237,6 +244,14 @@ mod tests {
                     assert!(again.is_err(), "{phase:?} {heading:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_migration_can_be_abandoned_until_it_is_done() {
+        for phase in ALL {
+            let abandoned = transition(phase, Heading::Source, Event::Abandon);
+            assert_eq!(abandoned.is_ok(), phase != Phase::Done, "{phase:?}");
         }
     }
 

@@ -204,6 +204,14 @@ impl Record {
         serde_json::to_string(self).expect("a record has only string keys")
     }
 
+    /// Nothing was done yet but to write this record.
+    pub fn is_untouched(&self) -> bool {
+        self.phase == Phase::Planned
+            && self.heading == Heading::Destination
+            && self.destination.is_none()
+            && !self.fence.on
+    }
+
     pub fn is_finished(&self) -> bool {
         self.phase == Phase::Done
     }

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::Api;
+use pvmigrate_record::names;
 use serde_json::json;
 
 use super::Fence;
@@ -10,12 +11,28 @@ use crate::cluster::Object;
 use crate::stop::Stop;
 
 impl Fence {
+    /// The parameters, made if they are missing.
     pub(super) async fn put_parameters(&self, scope: &Scope) -> Result<(), Stop> {
-        let api = self
-            .cluster
-            .namespaced::<ConfigMap>(&self.config.release_namespace);
         let wanted = scope.parameters();
-        let known = self.cluster.create(&api, &wanted).await?;
+        let known = self.cluster.create(&self.parameters(), &wanted).await?;
+        self.update_parameters(known, &wanted).await
+    }
+
+    /// The parameters, where they exist: without them there is no fence to open.
+    pub(super) async fn narrow_parameters(&self, scope: &Scope) -> Result<(), Stop> {
+        let name = names::fence_claims(&scope.release);
+        match self.cluster.get(&self.parameters(), &name).await? {
+            Some(known) => self.update_parameters(known, &scope.parameters()).await,
+            None => Ok(()),
+        }
+    }
+
+    fn parameters(&self) -> Api<ConfigMap> {
+        self.cluster.namespaced(&self.config.release_namespace)
+    }
+
+    async fn update_parameters(&self, known: ConfigMap, wanted: &ConfigMap) -> Result<(), Stop> {
+        let api = self.parameters();
         self.cluster
             .update(&api, known, |state| {
                 let equal = state.data.clone().unwrap_or_default()

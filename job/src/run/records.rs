@@ -31,11 +31,7 @@ pub async fn unfinished(run: &Run, observed: &Observed) -> Result<Vec<Migration>
             _ => continue,
         };
         every.push(record.clone());
-        let is_untouched = record.phase == Phase::Planned
-            && record.heading == Heading::Destination
-            && record.destination.is_none()
-            && !record.fence.on;
-        if record.is_finished() || (is_untouched && record.run == run.config.run()) {
+        if record.is_finished() || (record.is_untouched() && record.run == run.config.run()) {
             continue;
         }
         all.push(Migration {

@@ -2,6 +2,7 @@
 //! whose copy may miss a write starts it again.
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
 use pvmigrate_record::phase::{Event, Heading, Phase};
 use pvmigrate_record::record::Outcome;
@@ -11,26 +12,62 @@ use crate::migration::{Group, Migration};
 use crate::run::Run;
 use crate::steps::{rebind, reserve, vacate};
 use crate::stop::Stop;
+use crate::wait::wait_gone;
 
 /// Turns a group around: every claim heads for its source. Fails where nothing may go back.
-pub async fn turn(run: &Run, group: &mut Group, why: &str) -> Result<(), Stop> {
+pub async fn turn(run: &Run, group: &mut Group, why: &str, outcome: Outcome) -> Result<(), Stop> {
     tracing::error!(%why, "the group goes back to its sources");
-    group.note_failure(why, Timestamp::now());
+    if outcome == Outcome::Failed {
+        group.note_failure(why, Timestamp::now());
+    }
+    if is_namespace_going(run, &group.namespace).await? {
+        return abandon(run, group).await;
+    }
     for migration in &mut group.claims {
-        if migration.record.heading == Heading::Source {
+        if migration.record.heading == Heading::Source && migration.record.outcome.is_some() {
             // Turned by an earlier Job that ended before it had turned them all.
             continue;
         }
-        let claim_on_source = claim_on_source(run, migration).await?;
-        migration
-            .record
-            .apply(Event::TurnBack { claim_on_source }, Timestamp::now())?;
-        migration.record.outcome = Some(Outcome::Failed);
+        if migration.record.heading == Heading::Destination {
+            let volume = claim_volume(run, migration).await?;
+            let claim_on_source = volume.as_deref() == Some(migration.record.source.name.as_str());
+            migration
+                .record
+                .apply(Event::TurnBack { claim_on_source }, Timestamp::now())?;
+        }
+        migration.record.outcome = Some(outcome);
         migration.take_over(&run.cluster, &run.config.pod).await?;
         migration.mark_claim(&run.cluster).await?;
         run.fence.note(&migration.record).await;
     }
     Ok(())
+}
+
+/// Ends the migrations of a namespace that is deleted: nothing can be made there again. Both
+/// volumes keep their policy Retain, so that its owner can still have the data.
+async fn abandon(run: &Run, group: &mut Group) -> Result<(), Stop> {
+    let why = format!(
+        "namespace {} is deleted; the volumes of its claims are kept (Retain)",
+        group.namespace
+    );
+    tracing::error!(%why, "the group is abandoned");
+    group.note_failure(&why, Timestamp::now());
+    for migration in &mut group.claims {
+        migration.record.fence.on = false;
+        migration.record.outcome = Some(Outcome::Failed);
+        migration.record.apply(Event::Abandon, Timestamp::now())?;
+        migration.save(&run.cluster, json!({})).await?;
+        run.fence.lower(&[&migration.record]).await?;
+    }
+    Ok(())
+}
+
+async fn is_namespace_going(run: &Run, name: &str) -> Result<bool, Stop> {
+    let namespace = run
+        .cluster
+        .get(&run.cluster.all::<Namespace>(), name)
+        .await?;
+    Ok(namespace.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
 }
 
 /// Starts the copy of a group again: what is still on its source is looked at from the beginning;
@@ -77,18 +114,23 @@ pub async fn put_back(run: &Run, group: &mut Group) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Whether the claim exists, and is on its source. One that is on its way out is waited for.
-async fn claim_on_source(run: &Run, migration: &Migration) -> Result<bool, Stop> {
+/// The volume of the claim, an empty name while it has none; none if the claim does not exist.
+/// One that is on its way out is waited for: it can never be saved again.
+pub async fn claim_volume(run: &Run, migration: &Migration) -> Result<Option<String>, Stop> {
     let claims = migration.claims(&run.cluster);
     let name = &migration.record.claim.name;
     let Some(claim) = run.cluster.get(&claims, name).await? else {
-        return Ok(false);
+        return Ok(None);
     };
     if claim.metadata.deletion_timestamp.is_some() {
         let uid = claim.uid().unwrap_or_default();
-        crate::wait::wait_gone(&claims, name, &uid, run.config.freeze_limit()).await?;
-        return Ok(false);
+        wait_gone(&claims, name, &uid, run.config.freeze_limit()).await?;
+        return Ok(None);
     }
-    let volume = claim.spec.and_then(|spec| spec.volume_name);
-    Ok(volume.as_deref() == Some(migration.record.source.name.as_str()))
+    Ok(Some(
+        claim
+            .spec
+            .and_then(|spec| spec.volume_name)
+            .unwrap_or_default(),
+    ))
 }

@@ -31,6 +31,7 @@ pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
 }
 
 async fn finish(run: &Run, migration: &mut Migration) -> Result<(), Stop> {
+    migration.unmark_claim(&run.cluster).await?;
     match migration.record.heading {
         Heading::Destination => {
             unmark_destination(run, migration).await?;

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::claim::{staging_claim, storage};
 use crate::migration::{Group, Migration, volume};
 use crate::mover::{Placement, mover_pod};
-use crate::pods::mounted_claims;
+use crate::pods::{has_ended, mounted_claims};
 use crate::quantity::bytes;
 use crate::run::Run;
 use crate::stop::Stop;
@@ -33,6 +33,7 @@ async fn stage(run: &Run, migration: &mut Migration) -> Result<(), Stop> {
     let (claims, pods) = (migration.claims(&run.cluster), migration.pods(&run.cluster));
     let name = migration.staging_name();
     let namespace = migration.record.claim.namespace.clone();
+    clear_leftovers(run, migration).await?;
     let reused = match &migration.record.destination {
         Some(known) => Some(claim_again(run, migration, known).await?),
         None => None,
@@ -40,7 +41,8 @@ async fn stage(run: &Run, migration: &mut Migration) -> Result<(), Stop> {
     let wanted = staging_claim(&migration.record, reused.as_deref());
     run.cluster.create(&claims, &wanted).await?;
     let placement = placement(run, migration).await?;
-    let mover = start_mover(run, migration, &pods, &placement).await?;
+    let wanted = mover_pod(&migration.record, &run.config, &placement);
+    let mover = run.cluster.create(&pods, &wanted).await?;
 
     let what = format!(
         "a volume of class {} for claim {}",
@@ -186,27 +188,25 @@ async fn placement(run: &Run, migration: &Migration) -> Result<Placement, Stop> 
     }
 }
 
-/// The mover of this claim: the one that runs, or a new one.
-async fn start_mover(
-    run: &Run,
-    migration: &Migration,
-    pods: &Api<Pod>,
-    placement: &Placement,
-) -> Result<Pod, Stop> {
-    let wanted = mover_pod(&migration.record, &run.config, placement);
-    let pod = run.cluster.create(pods, &wanted).await?;
-    let phase = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref());
-    if pod.metadata.deletion_timestamp.is_none() && !matches!(phase, Some("Succeeded" | "Failed")) {
-        return Ok(pod);
+/// Removes what an earlier Job has used up: a mover that has ended or is ending, and the staging
+/// claim that was deleted after it.
+async fn clear_leftovers(run: &Run, migration: &Migration) -> Result<(), Stop> {
+    let (claims, pods) = (migration.claims(&run.cluster), migration.pods(&run.cluster));
+    let name = migration.staging_name();
+    if let Some(pod) = run.cluster.get(&pods, &name).await?
+        && (pod.metadata.deletion_timestamp.is_some() || has_ended(&pod))
+    {
+        let uid = pod.uid().unwrap_or_default();
+        run.cluster.delete(&pods, pod, None, |_| Ok(())).await?;
+        wait_gone(&pods, &name, &uid, run.config.stage_limit()).await?;
     }
-    // One that an earlier Job has used up.
-    let (name, uid) = (pod.name_any(), pod.uid().unwrap_or_default());
-    run.cluster.delete(pods, pod, None, |_| Ok(())).await?;
-    wait_gone(pods, &name, &uid, run.config.stage_limit()).await?;
-    run.cluster.create(pods, &wanted).await
+    if let Some(claim) = run.cluster.get(&claims, &name).await?
+        && claim.metadata.deletion_timestamp.is_some()
+    {
+        let uid = claim.uid().unwrap_or_default();
+        wait_gone(&claims, &name, &uid, run.config.stage_limit()).await?;
+    }
+    Ok(())
 }
 
 async fn wait_running(

@@ -2,7 +2,7 @@
 
 use futures::future::try_join_all;
 use jiff::Timestamp;
-use pvmigrate_record::phase::Phase;
+use pvmigrate_record::phase::{Heading, Phase};
 
 use crate::migration::Group;
 use crate::pods::mounted_claims;
@@ -38,6 +38,10 @@ pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
     }
     let ready = Timestamp::now();
     for migration in group.at(Phase::Restored) {
+        if migration.record.heading == Heading::Destination {
+            // An earlier Job may have waited in vain for what is Ready now.
+            migration.record.failure = None;
+        }
         if migration.record.stopped.is_some() {
             migration.record.ready.get_or_insert(ready);
         }
