@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use pvmigrate_record::record::Release;
 use serde::Deserialize;
+use tracing_subscriber::filter::LevelFilter;
 
 /// Each field is an environment variable with the prefix `PVMIGRATE_`; the chart sets them.
 #[derive(Clone, Debug, Deserialize)]
@@ -21,7 +22,7 @@ pub struct Config {
     /// Where to listen; without it, port 8443 of every address, IPv6 too where there is one.
     #[serde(default)]
     pub listen: Option<SocketAddr>,
-    /// A level, or a filter as tracing-subscriber's `EnvFilter` reads it.
+    /// A level for this program, or a filter as tracing-subscriber's `EnvFilter` reads it.
     #[serde(default = "info")]
     pub log: String,
     #[serde(default)]
@@ -50,6 +51,14 @@ impl Config {
         Release {
             namespace: self.namespace.clone(),
             name: self.release.clone(),
+        }
+    }
+
+    /// A bare level is for this program: of its libraries, debug is thousands of frames.
+    pub fn log_filter(&self) -> String {
+        match self.log.parse::<LevelFilter>() {
+            Ok(level) => format!("warn,pvmigrate_webhook={level}"),
+            Err(_) => self.log.clone(),
         }
     }
 
@@ -102,8 +111,14 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(config.listen, Some("[::1]:9443".parse().unwrap()));
-        assert_eq!(config.log, "debug");
+        assert_eq!(config.log_filter(), "warn,pvmigrate_webhook=debug");
         assert_eq!(config.log_format, LogFormat::Json);
+    }
+
+    #[test]
+    fn a_log_filter_is_taken_as_it_is() {
+        let config = parse(&[("PVMIGRATE_LOG", "info,kube=debug")]).unwrap();
+        assert_eq!(config.log_filter(), "info,kube=debug");
     }
 
     #[test]

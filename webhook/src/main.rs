@@ -90,7 +90,7 @@ async fn follow(
 }
 
 fn log(config: &Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.log)?;
+    let filter = EnvFilter::try_new(config.log_filter())?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(false);
