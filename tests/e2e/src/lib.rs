@@ -16,10 +16,15 @@
 mod cluster;
 mod commands;
 mod dump;
+pub mod example;
+pub mod leftovers;
 mod local;
 mod objects;
 mod proxy;
+mod release;
 mod test;
+pub mod tree;
+mod volumes;
 mod wait;
 
 pub use cluster::{Cluster, IMAGE_VARIABLE, KUBECONFIG_VARIABLE, TOOLS_IMAGE_VARIABLE};
@@ -27,5 +32,7 @@ pub use commands::Output;
 pub use local::{Local, program};
 pub use objects::{Mount, claim, deployment, mount, pod, stateful_set, stay};
 pub use proxy::{Proxy, When, Write};
+pub use release::{End, Release, WAIT};
 pub use test::{Test, run_test};
+pub use volumes::{Bound, bound, dispose, folder, released};
 pub use wait::wait_for;

@@ -17,9 +17,15 @@ pub struct Local {
     log: PathBuf,
 }
 
-/// A program as `make image` put it into the image.
+/// Names the folder with the programs that run outside the cluster.
+const PROGRAMS_VARIABLE: &str = "PVMIGRATE_TEST_PROGRAMS";
+
+/// A program as `make image` put it into the image, unless `PVMIGRATE_TEST_PROGRAMS` names another
+/// folder.
 pub fn program(name: &str) -> Result<PathBuf> {
-    let path = target_folder().join("image").join(name);
+    let folder = std::env::var_os(PROGRAMS_VARIABLE)
+        .map_or_else(|| target_folder().join("image"), PathBuf::from);
+    let path = folder.join(name);
     ensure!(
         path.exists(),
         "there is no {}: run `make image`",
@@ -74,9 +80,23 @@ impl Local {
 
     /// Asks it to end, as a kubelet would.
     pub fn terminate(&self) -> Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    /// Keeps it from running, as a node does that has no time for it.
+    pub fn suspend(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it run again.
+    pub fn wake(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
         let id = self.child.id().context("it has ended already")?;
         let pid = Pid::from_raw(i32::try_from(id)?).context("no process id")?;
-        Ok(kill_process(pid, Signal::TERM)?)
+        Ok(kill_process(pid, signal)?)
     }
 
     /// Waits for its end.

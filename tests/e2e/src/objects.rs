@@ -107,7 +107,7 @@ pub fn stay(script: &str) -> String {
 
 fn pod_spec(image: &str, script: &str, mounts: &[Mount]) -> PodSpec {
     let mounts = mounts.iter().map(|mount| VolumeMount {
-        name: mount.claim.clone(),
+        name: volume_name(&mount.claim),
         mount_path: mount.path.clone(),
         ..VolumeMount::default()
     });
@@ -128,7 +128,7 @@ fn pod_spec(image: &str, script: &str, mounts: &[Mount]) -> PodSpec {
 
 fn volumes(mounts: &[Mount]) -> Vec<Volume> {
     let volume = |mount: &Mount| Volume {
-        name: mount.claim.clone(),
+        name: volume_name(&mount.claim),
         persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
             claim_name: mount.claim.clone(),
             read_only: None,
@@ -136,6 +136,11 @@ fn volumes(mounts: &[Mount]) -> Vec<Volume> {
         ..Volume::default()
     };
     mounts.iter().map(volume).collect()
+}
+
+/// A pod's volume may have 63 characters in its name, a claim 253.
+fn volume_name(claim: &str) -> String {
+    claim.chars().take(63).collect()
 }
 
 fn template(name: &str, spec: PodSpec) -> PodTemplateSpec {

@@ -5,6 +5,7 @@
 //!                  │ write n, armed "before": kill the Job, forward nothing
 //!                  │ write n, armed "after":  forward, take the answer, kill the Job
 //!                  ▼ then every connection is dropped, until armed or opened again
+//!                  │ write n, held: forward it when told to, whether the Job still waits or not
 //! ```
 
 mod writes;
@@ -25,9 +26,10 @@ use kube::Client;
 use kube::client::Body;
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use writes::{Armed, State, count, lock};
+use writes::{Armed, Counted, Held, State, count, lock};
 pub use writes::{When, Write};
 
 /// The running proxy. It ends when this is dropped.
@@ -73,6 +75,21 @@ impl Proxy {
         };
     }
 
+    /// Counts from zero again, and keeps the write of this number until it is let go.
+    pub fn hold(&self, number: usize) -> Hold {
+        let (reached, came) = oneshot::channel();
+        let (go, forward) = oneshot::channel();
+        *lock(&self.state) = State {
+            held: Some(Held {
+                number,
+                reached,
+                forward,
+            }),
+            ..State::default()
+        };
+        Hold { came, go }
+    }
+
     /// Counts from zero again, and lets everything pass.
     pub fn open(&self) {
         *lock(&self.state) = State::default();
@@ -102,6 +119,25 @@ impl Proxy {
         });
         std::fs::write(path, serde_json::to_vec_pretty(&config)?)
             .with_context(|| format!("writing {}", path.display()))
+    }
+}
+
+/// A write that is kept on its way. It goes on when this is dropped.
+pub struct Hold {
+    came: oneshot::Receiver<Write>,
+    go: oneshot::Sender<()>,
+}
+
+impl Hold {
+    /// Waits until the write has come; none if the proxy was told otherwise meanwhile.
+    pub async fn came(&mut self) -> Option<Write> {
+        (&mut self.came).await.ok()
+    }
+
+    /// Lets the write reach the API server.
+    pub fn forward(self) {
+        // A client that has ended meanwhile does not keep a request from its way.
+        let _ = self.go.send(());
     }
 }
 
@@ -137,7 +173,11 @@ async fn answer(
     state: Arc<Mutex<State>>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>> {
-    let (number, armed) = count(&state, &request)?;
+    let Counted {
+        number,
+        armed,
+        held,
+    } = count(&state, &request)?;
     if let Some(Armed {
         when: When::Before,
         kill,
@@ -153,6 +193,13 @@ async fn answer(
     // A write that was sent happens, whether its client waits for it or not.
     let written = Arc::clone(&state);
     let response = tokio::spawn(async move {
+        if let Some(held) = held {
+            let write = lock(&written).writes.get(number - 1).cloned();
+            if let Some(write) = write {
+                let _ = held.reached.send(write);
+            }
+            let _ = held.forward.await;
+        }
         let response = forward(&client, request).await?;
         let status = response.status().as_u16();
         if let Some(write) = lock(&written).writes.get_mut(number - 1) {

@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Result, anyhow};
 use hyper::{Method, Request, Uri};
+use tokio::sync::oneshot;
 
 /// A request that changes something.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +31,7 @@ pub enum When {
 pub(super) struct State {
     pub writes: Vec<Write>,
     pub armed: Option<Armed>,
+    pub held: Option<Held>,
     pub closed: bool,
 }
 
@@ -39,17 +41,32 @@ pub(super) struct Armed {
     pub kill: Box<dyn FnOnce() + Send>,
 }
 
-/// The request's number, or 0 if it changes nothing; and what is to happen at it.
-pub(super) fn count<B>(
-    state: &Mutex<State>,
-    request: &Request<B>,
-) -> Result<(usize, Option<Armed>)> {
+pub(super) struct Held {
+    pub number: usize,
+    pub reached: oneshot::Sender<Write>,
+    pub forward: oneshot::Receiver<()>,
+}
+
+/// A request that came through: the number of its write, or 0 if it changes nothing, and what is
+/// to happen at it.
+pub(super) struct Counted {
+    pub number: usize,
+    pub armed: Option<Armed>,
+    pub held: Option<Held>,
+}
+
+/// Counts a request; an error if nothing may come through any more.
+pub(super) fn count<B>(state: &Mutex<State>, request: &Request<B>) -> Result<Counted> {
     let mut state = lock(state);
     if state.closed {
         return Err(anyhow!("closed"));
     }
     if !is_write(request.method(), request.uri()) {
-        return Ok((0, None));
+        return Ok(Counted {
+            number: 0,
+            armed: None,
+            held: None,
+        });
     }
     let number = state.writes.len() + 1;
     state.writes.push(Write {
@@ -59,8 +76,13 @@ pub(super) fn count<B>(
         status: None,
     });
     let armed = state.armed.take_if(|armed| armed.number == number);
+    let held = state.held.take_if(|held| held.number == number);
     state.closed = armed.is_some();
-    Ok((number, armed))
+    Ok(Counted {
+        number,
+        armed,
+        held,
+    })
 }
 
 /// Whether a request changes anything that a Job could stumble over later: not dry runs, not

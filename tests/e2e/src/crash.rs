@@ -1,0 +1,23 @@
+//! Crash points: a Job that is ended at a chosen write, the Job that follows it, and the state that
+//! both together must reach, whatever the write was.
+//!
+//! ```text
+//! a run without a crash ─► the list of writes ─► for each: Scene (namespace, application, proxy)
+//!                                                   │ the Job is killed at the write
+//!                                                   │ the next Job ends with its code
+//!                                                   ▼ the end state is the same
+//! ```
+//!
+//! A Job works on its release alone, so points that run side by side have a release each, with a
+//! webhook of its own.
+
+mod application;
+mod end;
+mod point;
+mod release;
+mod scene;
+mod workers;
+
+pub use application::Kind;
+pub use point::{Ending, Point, Strike};
+pub use workers::{all_points, run_points, spread, writes_of};

@@ -1,0 +1,261 @@
+//! The state that a migration must end in, wherever it was interrupted.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration,
+};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::serde::de::DeserializeOwned;
+use kube::api::{Api, ListParams};
+use kube::{Resource, ResourceExt};
+use pvmigrate_record::phase::{Heading, Phase};
+use pvmigrate_record::record::{Outcome, Record, Release as Named};
+use pvmigrate_record::names;
+
+use super::application::{look, pods};
+use super::point::Ending;
+use super::release::NAME;
+use super::scene::Scene;
+use crate::wait_for;
+
+/// How long what others do may take after the Job has ended: a provisioner's deletions.
+const SETTLE: Duration = Duration::from_secs(40);
+
+/// Checks everything, against how it was before.
+pub async fn check(scene: &Scene<'_>, ending: Ending) -> Result<()> {
+    let what = format!("namespace {} to be as after any other run", scene.namespace);
+    wait_for(&what, SETTLE, async || {
+        workload(scene).await?;
+        let claims = claims(scene).await?;
+        volumes(scene, &claims, ending).await?;
+        nothing_is_left(scene).await?;
+        report(scene, ending).await?;
+        folders(scene, ending)
+    })
+    .await?;
+    let after = look(&scene.release.cluster, &scene.namespace, scene.kind).await?;
+    for (claim, before) in &scene.before {
+        let after = after.get(claim).context("a claim vanished")?;
+        ensure!(before == after, "claim {claim} was {before:#?}, is {after:#?}");
+    }
+    if ending == Ending::Migrated {
+        no_line_is_lost(scene).await?;
+    }
+    Ok(())
+}
+
+/// It runs as it did, and carries nothing of ours.
+async fn workload(scene: &Scene<'_>) -> Result<()> {
+    let cluster = &scene.release.cluster;
+    pods(cluster, &scene.namespace, scene.kind).await?;
+    let found = scene.kind.workload(&cluster.client, &scene.namespace).await?;
+    let wanted = scene.kind.claims().len();
+    for field in ["/spec/replicas", "/status/readyReplicas"] {
+        let is = found.pointer(field).and_then(serde_json::Value::as_u64);
+        ensure!(is == Some(wanted as u64), "the workload's {field} is {is:?}");
+    }
+    let metadata = found["metadata"].to_string();
+    let marked = metadata.contains("pvmigrate.io/frozen");
+    ensure!(!marked, "the workload carries a mark: {metadata}");
+    Ok(())
+}
+
+/// The claims by name; no other is left.
+async fn claims(scene: &Scene<'_>) -> Result<BTreeMap<String, PersistentVolumeClaim>> {
+    let client = scene.release.cluster.client.clone();
+    let api = Api::<PersistentVolumeClaim>::namespaced(client, &scene.namespace);
+    let all = api.list(&ListParams::default()).await?.items;
+    let names: Vec<String> = all.iter().map(ResourceExt::name_any).collect();
+    ensure!(names == scene.kind.claims(), "there are claims {names:?}");
+    for claim in &all {
+        let phase = claim.status.as_ref().and_then(|s| s.phase.as_deref());
+        ensure!(phase == Some("Bound"), "claim {} is {phase:?}", claim.name_any());
+    }
+    Ok(all.into_iter().map(|c| (c.name_any(), c)).collect())
+}
+
+/// Each claim has the volume that it must have, and no other volume is left.
+async fn volumes(
+    scene: &Scene<'_>,
+    claims: &BTreeMap<String, PersistentVolumeClaim>,
+    ending: Ending,
+) -> Result<()> {
+    let all: BTreeMap<String, PersistentVolume> = scene
+        .volumes()
+        .await?
+        .into_iter()
+        .map(|volume| (volume.name_any(), volume))
+        .collect();
+    let per_claim = match ending {
+        Ending::Migrated => 2,
+        Ending::FailedEarly | Ending::FailedLate => 1,
+    };
+    ensure!(
+        all.len() == claims.len() * per_claim,
+        "{} claims have volumes {:?}",
+        claims.len(),
+        all.keys()
+    );
+    for (name, claim) in claims {
+        let spec = claim.spec.clone().unwrap_or_default();
+        let holds = spec.volume_name.unwrap_or_default();
+        let volume = all.get(&holds).context("a claim's volume is missing")?;
+        let source = &scene.sources[name];
+        let [from, to] = &scene.release.cluster.classes;
+        let (phase, policy, claim_uid) = standing(volume);
+        ensure!(
+            phase == "Bound" && policy == "Delete" && claim_uid == claim.uid(),
+            "volume {holds} of claim {name} is {phase}, {policy}, of claim UID {claim_uid:?}"
+        );
+        let kept = all.get(source).context("the source volume is missing")?;
+        let record = kept.annotations().get(names::RECORD);
+        let record = Record::parse(record.context("the source has no record")?)?;
+        ensure!(
+            record.phase == Phase::Done && !record.fence.on,
+            "the record of {name} says {:?}, {:?}",
+            record.phase,
+            record.fence
+        );
+        let class = spec.storage_class_name.unwrap_or_default();
+        if ending != Ending::Migrated {
+            let back = (record.heading, record.outcome);
+            ensure!(
+                holds == *source && class == *from && back == (Heading::Source, Some(Outcome::Failed)),
+                "claim {name} is on {holds} of {class}, the record says {back:?}"
+            );
+            continue;
+        }
+        ensure!(holds != *source && class == *to, "claim {name} is on {holds} of {class}");
+        let meta = serde_json::to_string(volume.meta())?;
+        let marked = [names::RUN, names::ROLE, names::SOURCE, names::RECLAIM_POLICY, names::RECORD]
+            .into_iter()
+            .find(|key| volume.labels().contains_key(*key) || volume.annotations().contains_key(*key));
+        ensure!(marked.is_none(), "the destination of {name} is marked: {meta}");
+        let (phase, policy, _) = standing(kept);
+        ensure!(
+            phase == "Released" && policy == "Retain" && record.heading == Heading::Destination,
+            "the source of {name} is {phase}, {policy}"
+        );
+    }
+    Ok(())
+}
+
+/// A volume's phase, its policy, and the UID of its claim.
+fn standing(volume: &PersistentVolume) -> (String, String, Option<String>) {
+    let status = volume.status.clone().unwrap_or_default();
+    let spec = volume.spec.clone().unwrap_or_default();
+    (
+        status.phase.unwrap_or_default(),
+        spec.persistent_volume_reclaim_policy.unwrap_or_default(),
+        spec.claim_ref.and_then(|claim| claim.uid),
+    )
+}
+
+/// No layer of the fence, and none of its parameters.
+async fn nothing_is_left(scene: &Scene<'_>) -> Result<()> {
+    let client = &scene.release.cluster.client;
+    let release = Named {
+        namespace: scene.release.namespace.clone(),
+        name: NAME.into(),
+    };
+    let name = names::fence_object(&release);
+    absent(&Api::<ValidatingWebhookConfiguration>::all(client.clone()), &name).await?;
+    absent(&Api::<ValidatingAdmissionPolicy>::all(client.clone()), &name).await?;
+    absent(&Api::<ValidatingAdmissionPolicyBinding>::all(client.clone()), &name).await?;
+    let maps = Api::<ConfigMap>::namespaced(client.clone(), &release.namespace);
+    absent(&maps, &names::fence_claims(&release)).await
+}
+
+async fn absent<K>(api: &Api<K>, name: &str) -> Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let found = api.get_opt(name).await?;
+    ensure!(found.is_none(), "{} {name} is left over", K::kind(&()));
+    Ok(())
+}
+
+/// The run's ConfigMap, which every run of a release has one of, says how it ended.
+async fn report(scene: &Scene<'_>, ending: Ending) -> Result<()> {
+    let client = scene.release.cluster.client.clone();
+    let api = Api::<ConfigMap>::namespaced(client, &scene.release.namespace);
+    let runs = ListParams::default().labels(names::RUN);
+    let maps = api.list(&runs).await?.items;
+    let ours = maps.into_iter().filter_map(|map| map.data).find(|data| {
+        data.get("report.json")
+            .is_some_and(|report| report.contains(&format!("{:?}", scene.namespace)))
+    });
+    let state = ours.and_then(|data| data.get("state").cloned());
+    let wanted = match ending {
+        Ending::Migrated => "complete",
+        Ending::FailedEarly | Ending::FailedLate => "failed",
+    };
+    ensure!(state.as_deref() == Some(wanted), "the run's ConfigMap says {state:?}");
+    Ok(())
+}
+
+/// On the test bed, where volumes are folders: as many as there are volumes.
+fn folders(scene: &Scene<'_>, ending: Ending) -> Result<()> {
+    let Some(bed) = &scene.release.cluster.bed else {
+        return Ok(());
+    };
+    let mark = format!("_{}_", scene.namespace);
+    let mut found = [Vec::new(), Vec::new()];
+    for disk in std::fs::read_dir(&bed.state)? {
+        let name = disk?.file_name().to_string_lossy().into_owned();
+        let Some(class) = ["ext4-node-", "xfs-node-"].iter().position(|d| name.starts_with(d)) else {
+            continue;
+        };
+        let path = bed.state.join(&name);
+        if !path.is_dir() {
+            continue;
+        }
+        for folder in std::fs::read_dir(path)? {
+            let folder = folder?.file_name().to_string_lossy().into_owned();
+            if folder.contains(&mark) {
+                found[class].push(folder);
+            }
+        }
+    }
+    let claims = scene.kind.claims().len();
+    let wanted = match ending {
+        Ending::Migrated => [claims, claims],
+        Ending::FailedEarly | Ending::FailedLate => [claims, 0],
+    };
+    ensure!(found.each_ref().map(Vec::len) == wanted, "folders are left: {found:?}");
+    Ok(())
+}
+
+/// What the application had written on the source is at the beginning of what is on the
+/// destination: nothing that it wrote while the copy was made is missing.
+async fn no_line_is_lost(scene: &Scene<'_>) -> Result<()> {
+    let cluster = &scene.release.cluster;
+    if cluster.bed.is_none() {
+        return Ok(());
+    }
+    let volumes = scene.volumes().await?;
+    for (claim, pod) in pods(cluster, &scene.namespace, scene.kind).await? {
+        let source = volumes
+            .iter()
+            .find(|volume| volume.name_any() == scene.sources[&claim])
+            .and_then(|volume| volume.spec.as_ref())
+            .context("the source volume is missing")?;
+        let local = source.local.as_ref().map(|local| &local.path);
+        let path = local.or(source.host_path.as_ref().map(|host| &host.path));
+        let path = Path::new(path.context("the source is no folder")?).join("log");
+        let was = std::fs::read_to_string(&path)
+            .with_context(|| format!("reading {}", path.display()))?;
+        let is = cluster.exec(&scene.namespace, &pod, "cat /data/log").await?;
+        ensure!(
+            is.len() > was.len() && is.starts_with(&was),
+            "claim {claim} lost lines: {} bytes were written, {} are there",
+            was.len(),
+            is.len()
+        );
+    }
+    Ok(())
+}
