@@ -14,7 +14,7 @@ use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration,
 };
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, PostParams};
 use pvmigrate_record::names;
@@ -41,13 +41,13 @@ pub struct Fence {
     cluster_owner: Option<OwnerReference>,
     namespaced_owner: Option<OwnerReference>,
     state: Mutex<State>,
+    generations: Mutex<u64>,
 }
 
 /// What the fence has been made to say. Groups change it one at a time.
 #[derive(Default)]
 struct State {
     fenced: BTreeMap<(String, String), Fenced>,
-    highest: u64,
     ca: Vec<u8>,
     applied: Option<Scope>,
 }
@@ -84,26 +84,27 @@ impl Fence {
             cluster_owner,
             namespaced_owner,
             state: Mutex::default(),
+            generations: Mutex::default(),
         })
     }
 
     /// Learns of the claims that an earlier Job fenced, and of the highest generation ever given.
     pub async fn learn(&self, records: &[Record]) {
         let mut state = self.state.lock().await;
+        let mut highest = self.generations.lock().await;
         for record in records {
-            state.highest = state.highest.max(record.fence.generation);
+            *highest = record.fence.generation.max(*highest);
             if record.fence.on {
                 state.note(record);
             }
         }
     }
 
-    /// A generation for a record that is about to be fenced. They grow in the order in which
-    /// records are written, so who has seen one has seen all before it.
-    pub async fn generation(&self) -> u64 {
-        let mut state = self.state.lock().await;
-        state.highest += 1;
-        state.highest
+    /// The last generation given. Whoever holds it may give the next one, and has to write that
+    /// record before letting go: they grow in the order in which records are written, so a
+    /// webhook that has seen one has seen all before it.
+    pub async fn generations(&self) -> MutexGuard<'_, u64> {
+        self.generations.lock().await
     }
 
     /// Puts both layers in force for these records, which already say so. Not proved yet.
@@ -197,11 +198,8 @@ impl Fence {
                     .await
             },
         )?;
-        let parameters = self
-            .cluster
-            .namespaced::<ConfigMap>(&self.config.release_namespace);
-        self.remove(&parameters, &names::fence_claims(&self.config.release()))
-            .await?;
+        let parameters = names::fence_claims(&self.config.release());
+        self.remove(&self.parameters(), &parameters).await?;
         state.applied = None;
         Ok(())
     }

@@ -31,6 +31,7 @@ use clap::{Parser, Subcommand};
 use k8s_openapi::api::batch::v1::Job;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::cluster::Cluster;
 use crate::config::Config;
@@ -63,9 +64,13 @@ enum Verb {
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    // The client reports its own retries as errors; what comes of them is said here.
-    let level = std::env::var("PVMIGRATE_LOG").unwrap_or_else(|_| "info".into());
-    let filter = format!("{level},kube_client=off,kube_runtime=off");
+    // A level is for this program. The client reports its own retries as errors; what comes of
+    // them is said here.
+    let log = std::env::var("PVMIGRATE_LOG").unwrap_or_else(|_| "info".into());
+    let filter = match log.parse::<LevelFilter>() {
+        Ok(level) => format!("pvmigrate={level}"),
+        Err(_) => log,
+    };
     let format = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)

@@ -16,6 +16,8 @@ pub struct Plan {
     pub groups: Vec<PlannedGroup>,
     /// Claims of the source class that are not migrated, and why.
     pub left: Vec<(String, String)>,
+    /// Whether some of those have failed in this run.
+    pub has_failed: bool,
     /// What stands against the whole run, found while planning.
     pub refusals: Vec<String>,
 }
@@ -38,7 +40,10 @@ pub fn plan(observed: &Observed, config: &Config) -> Plan {
             continue;
         }
         match why_left(claim, observed, config) {
-            Some(why) => plan.left.push((full_name(claim), why)),
+            Some((why, failed)) => {
+                plan.has_failed |= failed;
+                plan.left.push((full_name(claim), why));
+            }
             None => claims.push(claim),
         }
     }
@@ -57,17 +62,21 @@ pub fn plan(observed: &Observed, config: &Config) -> Plan {
     plan
 }
 
-/// Why a claim of the source class is not part of the run.
-fn why_left(claim: &PersistentVolumeClaim, observed: &Observed, config: &Config) -> Option<String> {
+/// Why a claim of the source class is not part of the run, and whether because it failed.
+fn why_left(
+    claim: &PersistentVolumeClaim,
+    observed: &Observed,
+    config: &Config,
+) -> Option<(String, bool)> {
     if let Some((kind, name)) = controller(claim)
         && kind == "Pod"
     {
-        return Some(format!(
-            "it belongs to pod {name} (a generic ephemeral volume) and goes with it"
-        ));
+        let why = format!("it belongs to pod {name} (a generic ephemeral volume) and goes with it");
+        return Some((why, false));
     }
     let Some(volume) = observed.volume_of(claim) else {
-        return Some("it is not bound to a volume, so there is nothing to move; delete it and make it again on the other class".into());
+        let why = "it is not bound to a volume, so there is nothing to move; delete it and make it again on the other class";
+        return Some((why.into(), false));
     };
     let record = record_of(volume)?.ok()?;
     let failed_here = record.run == config.run()
@@ -77,9 +86,8 @@ fn why_left(claim: &PersistentVolumeClaim, observed: &Observed, config: &Config)
         let why = record
             .failure
             .map_or_else(String::new, |failure| failure.message);
-        return Some(format!(
-            "it failed in this run ({why}); set retryFailed to try it again"
-        ));
+        let why = format!("it failed in this run ({why}); set retryFailed to try it again");
+        return Some((why, true));
     }
     None
 }

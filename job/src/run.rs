@@ -151,7 +151,7 @@ pub async fn execute(
         );
         return Ok(Exit::Refused);
     }
-    if plan.groups.is_empty() && run.report.lock().await.claims.is_empty() {
+    if plan.groups.is_empty() && !plan.has_failed && run.report.lock().await.claims.is_empty() {
         run.fence.tidy_if_left().await?;
         tracing::info!(class = %run.config.source_sc, "no claim of this StorageClass is to be moved; nothing to do");
         return Ok(Exit::Done);
@@ -160,12 +160,13 @@ pub async fn execute(
     let groups = record_all(&run, &observed, plan.groups).await?;
     drive_all(&run, groups).await?;
     run.fence.tidy().await?;
-    conclude(&run).await
+    conclude(&run, plan.has_failed).await
 }
 
-async fn conclude(run: &Run) -> Result<Exit, Stop> {
+async fn conclude(run: &Run, has_failed: bool) -> Result<Exit, Stop> {
     let mut report = run.report.lock().await;
-    report.state = if report.has_failures() {
+    let has_failed = has_failed || report.has_failures();
+    report.state = if has_failed {
         State::Failed
     } else {
         State::Complete
@@ -177,11 +178,7 @@ async fn conclude(run: &Run) -> Result<Exit, Stop> {
     for line in report.table().lines() {
         tracing::info!("{line}");
     }
-    Ok(if report.has_failures() {
-        Exit::Failed
-    } else {
-        Exit::Done
-    })
+    Ok(if has_failed { Exit::Failed } else { Exit::Done })
 }
 
 fn policies(observed: &Observed) -> BTreeMap<String, String> {

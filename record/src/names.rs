@@ -22,6 +22,9 @@ pub const EPOCH: &str = "pvmigrate.io/epoch";
 pub const FROZEN: &str = "pvmigrate.io/frozen";
 /// Annotation of a mover pod: its current [`Order`](crate::Order), as JSON.
 pub const ORDER: &str = "pvmigrate.io/order";
+/// Prefix of the annotations of the fence's parameters: followed by a namespace, the value is its
+/// fenced claims, one a line.
+pub const FENCED: &str = "fence.pvmigrate.io/";
 /// Annotation of a staging claim or a mover pod: the claim that it works for.
 pub const CLAIM: &str = "pvmigrate.io/claim";
 
@@ -60,8 +63,8 @@ pub fn fence_object(release: &Release) -> String {
     format!("pvmigrate.{}.{}", release.namespace, release.name)
 }
 
-/// The name of the ConfigMap that lists the fenced claims, in the release namespace: the
-/// parameters of the fence's policy.
+/// The name of the ServiceAccount whose annotations list the fenced claims, in the release
+/// namespace: the parameters of the fence's policy. Nobody runs as it.
 pub fn fence_claims(release: &Release) -> String {
     format!("pvmigrate-{}-fence", release.name)
 }

@@ -1,6 +1,9 @@
 //! Making the cluster's objects of the fence as they shall be.
 
-use k8s_openapi::api::core::v1::ConfigMap;
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::ResourceExt;
 use kube::api::Api;
 use pvmigrate_record::names;
 use serde_json::json;
@@ -27,32 +30,32 @@ impl Fence {
         }
     }
 
-    fn parameters(&self) -> Api<ConfigMap> {
+    pub(super) fn parameters(&self) -> Api<ServiceAccount> {
         self.cluster.namespaced(&self.config.release_namespace)
     }
 
-    async fn update_parameters(&self, known: ConfigMap, wanted: &ConfigMap) -> Result<(), Stop> {
-        let api = self.parameters();
+    async fn update_parameters(
+        &self,
+        known: ServiceAccount,
+        wanted: &ServiceAccount,
+    ) -> Result<(), Stop> {
         self.cluster
-            .update(&api, known, |state| {
-                let equal = state.data.clone().unwrap_or_default()
-                    == wanted.data.clone().unwrap_or_default()
-                    && state.metadata.owner_references.clone().unwrap_or_default()
-                        == wanted.metadata.owner_references.clone().unwrap_or_default();
-                if equal {
+            .update(&self.parameters(), known, |state| {
+                let owners = state.owner_references() == wanted.owner_references();
+                if owners && fenced(state) == fenced(wanted) {
                     return Ok(None);
                 }
                 // A merge patch keeps what it does not name: claims that are gone are named null.
-                let mut data = json!(wanted.data);
-                for namespace in state.data.iter().flatten().map(|(namespace, _)| namespace) {
-                    if data.get(namespace).is_none() {
-                        data[namespace] = json!(null);
+                let mut annotations = json!(wanted.annotations());
+                for key in fenced(state).into_keys() {
+                    if annotations.get(key).is_none() {
+                        annotations[key] = json!(null);
                     }
                 }
-                let owners = &wanted.metadata.owner_references;
-                Ok(Some(
-                    json!({"metadata": {"ownerReferences": owners}, "data": data}),
-                ))
+                Ok(Some(json!({"metadata": {
+                    "annotations": annotations,
+                    "ownerReferences": wanted.owner_references(),
+                }})))
             })
             .await?;
         Ok(())
@@ -87,6 +90,14 @@ impl Fence {
             None => Ok(()),
         }
     }
+}
+
+/// What the parameters say of fenced claims.
+fn fenced(parameters: &ServiceAccount) -> BTreeMap<&String, &String> {
+    let annotations = parameters.annotations().iter();
+    annotations
+        .filter(|(key, _)| key.starts_with(names::FENCED))
+        .collect()
 }
 
 /// Whether an object already is as a patch would make it: what the API server adds is not looked

@@ -1,6 +1,6 @@
 //! The objects that the fence is made of, as they shall be. Pure.
 //!
-//! Two layers. The policy runs in the API server: its parameters, a ConfigMap, name the fenced
+//! Two layers. The policy runs in the API server: its parameters name the fenced
 //! claims, so that opening the fence is one small write that takes effect at once (a change of
 //! the policy itself takes up to a second). The webhook has a memory and a better sentence.
 
@@ -14,7 +14,7 @@ use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicySpec, ValidatingWebhook, ValidatingWebhookConfiguration, Validation,
     Variable, WebhookClientConfig,
 };
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
     LabelSelector, LabelSelectorRequirement, ObjectMeta, OwnerReference,
 };
@@ -83,24 +83,27 @@ impl Scope {
         }
     }
 
-    /// The parameters of the policy: the claims' names, one a line, under their namespace.
-    pub fn parameters(&self) -> ConfigMap {
+    /// The parameters of the policy: annotations with the claims' names, one for each namespace.
+    ///
+    /// On a ServiceAccount, because the API server itself follows those for as long as it runs. It
+    /// follows a kind that only policies ask for until the last such policy is deleted, and then
+    /// never again (kubernetes/kubernetes#130887): a second fence would find no parameters, or
+    /// old ones.
+    pub fn parameters(&self) -> ServiceAccount {
         let lines = |names: &BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>().join("\n");
-        ConfigMap {
+        let fenced = self.claims.iter();
+        let fenced = fenced.map(|(ns, names)| (format!("{}{ns}", names::FENCED), lines(names)));
+        ServiceAccount {
             metadata: ObjectMeta {
                 name: Some(names::fence_claims(&self.release)),
                 namespace: Some(self.release.namespace.clone()),
                 labels: Some(self.labels()),
+                annotations: Some(fenced.collect()),
                 owner_references: Some(self.namespaced_owner.iter().cloned().collect()),
                 ..ObjectMeta::default()
             },
-            data: Some(
-                self.claims
-                    .iter()
-                    .map(|(ns, names)| (ns.clone(), lines(names)))
-                    .collect(),
-            ),
-            ..ConfigMap::default()
+            automount_service_account_token: Some(false),
+            ..ServiceAccount::default()
         }
     }
 
@@ -131,7 +134,7 @@ impl Scope {
                 failure_policy: Some("Fail".into()),
                 param_kind: Some(ParamKind {
                     api_version: Some("v1".into()),
-                    kind: Some("ConfigMap".into()),
+                    kind: Some("ServiceAccount".into()),
                 }),
                 match_constraints: Some(MatchResources {
                     namespace_selector: Some(self.namespaces()),
@@ -148,7 +151,10 @@ impl Scope {
                 variables: Some(vec![
                     variable(
                         "fenced",
-                        r"has(params.data) && request.namespace in params.data ? params.data[request.namespace].split('\n') : []",
+                        &format!(
+                            r"has(params.metadata.annotations) && ('{0}' + request.namespace) in params.metadata.annotations ? params.metadata.annotations['{0}' + request.namespace].split('\n') : []",
+                            names::FENCED
+                        ),
                     ),
                     variable(
                         "mounted",
@@ -193,10 +199,15 @@ impl Scope {
     }
 
     pub fn webhook(&self) -> ValidatingWebhookConfiguration {
+        // Absent, replicas are 1 in a workload, and 0 in a Scale, which omits its zero.
+        let replicas = |object: &str| {
+            format!(
+                "{object}.?spec.?replicas.orValue(request.?subResource.orValue('') == 'scale' ? 0 : 1)"
+            )
+        };
         let up = MatchCondition {
             name: "scaled-up".into(),
-            expression: "object.?spec.?replicas.orValue(1) > oldObject.?spec.?replicas.orValue(1)"
-                .into(),
+            expression: format!("{} > {}", replicas("object"), replicas("oldObject")),
         };
         let mounts_a_claim = MatchCondition {
             name: "mounts-a-claim".into(),
@@ -323,9 +334,9 @@ mod tests {
 
     #[test]
     fn the_parameters_name_the_claims_of_each_namespace() {
-        let data = scope().parameters().data.unwrap();
-        assert_eq!(data["x"], "one\ntwo");
-        assert_eq!(data["y"], "three");
+        let annotations = scope().parameters().metadata.annotations.unwrap();
+        assert_eq!(annotations["fence.pvmigrate.io/x"], "one\ntwo");
+        assert_eq!(annotations["fence.pvmigrate.io/y"], "three");
     }
 
     #[test]

@@ -32,7 +32,9 @@ pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
             migration.record.manifest = manifest_now(run, migration).await?;
         }
         migration.record.fence.on = true;
-        migration.record.fence.generation = run.fence.generation().await;
+        let mut last = run.fence.generations().await;
+        *last += 1;
+        migration.record.fence.generation = *last;
         migration.save(&run.cluster, json!({})).await?;
     }
     let fenced: Vec<&Record> = group.claims.iter().map(|claim| &claim.record).collect();
