@@ -12,6 +12,7 @@
 //! webhook of its own.
 
 mod application;
+mod course;
 mod end;
 mod point;
 mod release;
@@ -19,5 +20,6 @@ mod scene;
 mod workers;
 
 pub use application::Kind;
+pub use course::{Course, spread};
 pub use point::{Ending, Point, Strike};
-pub use workers::{all_points, run_points, spread, writes_of};
+pub use workers::run_points;

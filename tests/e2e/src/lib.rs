@@ -15,6 +15,7 @@
 
 mod cluster;
 mod commands;
+pub mod crash;
 mod dump;
 pub mod example;
 pub mod leftovers;
@@ -31,7 +32,7 @@ pub use cluster::{Cluster, IMAGE_VARIABLE, KUBECONFIG_VARIABLE, TOOLS_IMAGE_VARI
 pub use commands::Output;
 pub use local::{Local, program};
 pub use objects::{Mount, claim, deployment, mount, pod, stateful_set, stay};
-pub use proxy::{Proxy, When, Write};
+pub use proxy::{Hold, Proxy, When, Write};
 pub use release::{End, Release, WAIT};
 pub use test::{Test, run_test};
 pub use volumes::{Bound, bound, dispose, folder, released};

@@ -85,8 +85,7 @@ impl Kind {
                     .await?;
             }
             Self::StatefulSet => {
-                let mut set =
-                    stateful_set("app", 2, &cluster.classes[0], image, SCRIPT, &mounts);
+                let mut set = stateful_set("app", 2, &cluster.classes[0], image, SCRIPT, &mounts);
                 if let Some(spec) = &mut set.spec {
                     spec.pod_management_policy = Some("Parallel".into());
                 }
@@ -122,7 +121,10 @@ pub async fn pods(cluster: &Cluster, namespace: &str, kind: Kind) -> Result<Vec<
         let pods = api.list(&ListParams::default()).await?.items;
         let mut found = Vec::new();
         for pod in &pods {
-            let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+            let conditions = pod
+                .status
+                .iter()
+                .flat_map(|s| s.conditions.iter().flatten());
             let ready = conditions
                 .into_iter()
                 .any(|c| c.type_ == "Ready" && c.status == "True");
@@ -131,7 +133,10 @@ pub async fn pods(cluster: &Cluster, namespace: &str, kind: Kind) -> Result<Vec<
                 "pod {} is not Ready",
                 pod.name_any()
             );
-            let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+            let volumes = pod
+                .spec
+                .iter()
+                .flat_map(|spec| spec.volumes.iter().flatten());
             let claim = volumes
                 .filter_map(|volume| volume.persistent_volume_claim.as_ref())
                 .map(|source| source.claim_name.clone())

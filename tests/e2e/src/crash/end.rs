@@ -12,9 +12,9 @@ use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeCl
 use k8s_openapi::serde::de::DeserializeOwned;
 use kube::api::{Api, ListParams};
 use kube::{Resource, ResourceExt};
+use pvmigrate_record::names;
 use pvmigrate_record::phase::{Heading, Phase};
 use pvmigrate_record::record::{Outcome, Record, Release as Named};
-use pvmigrate_record::names;
 
 use super::application::{look, pods};
 use super::point::Ending;
@@ -40,7 +40,10 @@ pub async fn check(scene: &Scene<'_>, ending: Ending) -> Result<()> {
     let after = look(&scene.release.cluster, &scene.namespace, scene.kind).await?;
     for (claim, before) in &scene.before {
         let after = after.get(claim).context("a claim vanished")?;
-        ensure!(before == after, "claim {claim} was {before:#?}, is {after:#?}");
+        ensure!(
+            before == after,
+            "claim {claim} was {before:#?}, is {after:#?}"
+        );
     }
     if ending == Ending::Migrated {
         no_line_is_lost(scene).await?;
@@ -52,11 +55,17 @@ pub async fn check(scene: &Scene<'_>, ending: Ending) -> Result<()> {
 async fn workload(scene: &Scene<'_>) -> Result<()> {
     let cluster = &scene.release.cluster;
     pods(cluster, &scene.namespace, scene.kind).await?;
-    let found = scene.kind.workload(&cluster.client, &scene.namespace).await?;
+    let found = scene
+        .kind
+        .workload(&cluster.client, &scene.namespace)
+        .await?;
     let wanted = scene.kind.claims().len();
     for field in ["/spec/replicas", "/status/readyReplicas"] {
         let is = found.pointer(field).and_then(serde_json::Value::as_u64);
-        ensure!(is == Some(wanted as u64), "the workload's {field} is {is:?}");
+        ensure!(
+            is == Some(wanted as u64),
+            "the workload's {field} is {is:?}"
+        );
     }
     let metadata = found["metadata"].to_string();
     let marked = metadata.contains("pvmigrate.io/frozen");
@@ -73,7 +82,11 @@ async fn claims(scene: &Scene<'_>) -> Result<BTreeMap<String, PersistentVolumeCl
     ensure!(names == scene.kind.claims(), "there are claims {names:?}");
     for claim in &all {
         let phase = claim.status.as_ref().and_then(|s| s.phase.as_deref());
-        ensure!(phase == Some("Bound"), "claim {} is {phase:?}", claim.name_any());
+        ensure!(
+            phase == Some("Bound"),
+            "claim {} is {phase:?}",
+            claim.name_any()
+        );
     }
     Ok(all.into_iter().map(|c| (c.name_any(), c)).collect())
 }
@@ -124,17 +137,31 @@ async fn volumes(
         if ending != Ending::Migrated {
             let back = (record.heading, record.outcome);
             ensure!(
-                holds == *source && class == *from && back == (Heading::Source, Some(Outcome::Failed)),
+                holds == *source
+                    && class == *from
+                    && back == (Heading::Source, Some(Outcome::Failed)),
                 "claim {name} is on {holds} of {class}, the record says {back:?}"
             );
             continue;
         }
-        ensure!(holds != *source && class == *to, "claim {name} is on {holds} of {class}");
+        ensure!(
+            holds != *source && class == *to,
+            "claim {name} is on {holds} of {class}"
+        );
         let meta = serde_json::to_string(volume.meta())?;
-        let marked = [names::RUN, names::ROLE, names::SOURCE, names::RECLAIM_POLICY, names::RECORD]
-            .into_iter()
-            .find(|key| volume.labels().contains_key(*key) || volume.annotations().contains_key(*key));
-        ensure!(marked.is_none(), "the destination of {name} is marked: {meta}");
+        let marked = [
+            names::RUN,
+            names::ROLE,
+            names::SOURCE,
+            names::RECLAIM_POLICY,
+            names::RECORD,
+        ]
+        .into_iter()
+        .find(|key| volume.labels().contains_key(*key) || volume.annotations().contains_key(*key));
+        ensure!(
+            marked.is_none(),
+            "the destination of {name} is marked: {meta}"
+        );
         let (phase, policy, _) = standing(kept);
         ensure!(
             phase == "Released" && policy == "Retain" && record.heading == Heading::Destination,
@@ -163,9 +190,21 @@ async fn nothing_is_left(scene: &Scene<'_>) -> Result<()> {
         name: NAME.into(),
     };
     let name = names::fence_object(&release);
-    absent(&Api::<ValidatingWebhookConfiguration>::all(client.clone()), &name).await?;
-    absent(&Api::<ValidatingAdmissionPolicy>::all(client.clone()), &name).await?;
-    absent(&Api::<ValidatingAdmissionPolicyBinding>::all(client.clone()), &name).await?;
+    absent(
+        &Api::<ValidatingWebhookConfiguration>::all(client.clone()),
+        &name,
+    )
+    .await?;
+    absent(
+        &Api::<ValidatingAdmissionPolicy>::all(client.clone()),
+        &name,
+    )
+    .await?;
+    absent(
+        &Api::<ValidatingAdmissionPolicyBinding>::all(client.clone()),
+        &name,
+    )
+    .await?;
     let maps = Api::<ConfigMap>::namespaced(client.clone(), &release.namespace);
     absent(&maps, &names::fence_claims(&release)).await
 }
@@ -194,7 +233,10 @@ async fn report(scene: &Scene<'_>, ending: Ending) -> Result<()> {
         Ending::Migrated => "complete",
         Ending::FailedEarly | Ending::FailedLate => "failed",
     };
-    ensure!(state.as_deref() == Some(wanted), "the run's ConfigMap says {state:?}");
+    ensure!(
+        state.as_deref() == Some(wanted),
+        "the run's ConfigMap says {state:?}"
+    );
     Ok(())
 }
 
@@ -207,7 +249,10 @@ fn folders(scene: &Scene<'_>, ending: Ending) -> Result<()> {
     let mut found = [Vec::new(), Vec::new()];
     for disk in std::fs::read_dir(&bed.state)? {
         let name = disk?.file_name().to_string_lossy().into_owned();
-        let Some(class) = ["ext4-node-", "xfs-node-"].iter().position(|d| name.starts_with(d)) else {
+        let Some(class) = ["ext4-node-", "xfs-node-"]
+            .iter()
+            .position(|d| name.starts_with(d))
+        else {
             continue;
         };
         let path = bed.state.join(&name);
@@ -226,7 +271,10 @@ fn folders(scene: &Scene<'_>, ending: Ending) -> Result<()> {
         Ending::Migrated => [claims, claims],
         Ending::FailedEarly | Ending::FailedLate => [claims, 0],
     };
-    ensure!(found.each_ref().map(Vec::len) == wanted, "folders are left: {found:?}");
+    ensure!(
+        found.each_ref().map(Vec::len) == wanted,
+        "folders are left: {found:?}"
+    );
     Ok(())
 }
 
@@ -249,7 +297,9 @@ async fn no_line_is_lost(scene: &Scene<'_>) -> Result<()> {
         let path = Path::new(path.context("the source is no folder")?).join("log");
         let was = std::fs::read_to_string(&path)
             .with_context(|| format!("reading {}", path.display()))?;
-        let is = cluster.exec(&scene.namespace, &pod, "cat /data/log").await?;
+        let is = cluster
+            .exec(&scene.namespace, &pod, "cat /data/log")
+            .await?;
         ensure!(
             is.len() > was.len() && is.starts_with(&was),
             "claim {claim} lost lines: {} bytes were written, {} are there",

@@ -47,14 +47,13 @@ pub struct Point {
 
 impl std::fmt::Display for Point {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let path = self.write.path.split('?').next().unwrap_or_default();
-        let object = path.rsplit('/').take(2).collect::<Vec<_>>();
-        let object = object.into_iter().rev().collect::<Vec<_>>().join("/");
-        write!(
-            f,
-            "{:?} {:?}, {:?} at write {} ({} {object})",
-            self.kind, self.ending, self.strike, self.write.number, self.write.method
-        )
+        let Self {
+            kind,
+            ending,
+            write,
+            strike,
+        } = self;
+        write!(f, "{kind:?}, {ending:?}, {strike:?} at {write}")
     }
 }
 
@@ -121,8 +120,15 @@ async fn kill_at(scene: &Scene<'_>, point: &Point, number: usize, when: When) ->
     scene.proxy.arm(number, when, job.killer());
     let status = job.wait(JOB_LIMIT).await?;
     let struck = scene.proxy.has_struck();
-    let wanted = if struck { None } else { Some(point.ending.code()) };
-    ensure!(status.code() == wanted, "the Job to be killed ended with {status}");
+    let wanted = if struck {
+        None
+    } else {
+        Some(point.ending.code())
+    };
+    ensure!(
+        status.code() == wanted,
+        "the Job to be killed ended with {status}"
+    );
     Ok(struck)
 }
 
@@ -141,9 +147,17 @@ async fn terminated(scene: &Scene<'_>, point: &Point) -> Result<bool> {
     tokio::time::sleep(Duration::from_millis(100)).await;
     hold.forward();
     let status = job.wait(Duration::from_secs(15)).await?;
-    ensure!(status.code() == Some(1), "told to end, it ended with {status}");
+    ensure!(
+        status.code() == Some(1),
+        "told to end, it ended with {status}"
+    );
     let after = scene.proxy.writes().len();
-    let in_hand = scene.proxy.writes().iter().filter(|w| w.status.is_none()).count();
+    let in_hand = scene
+        .proxy
+        .writes()
+        .iter()
+        .filter(|w| w.status.is_none())
+        .count();
     ensure!(in_hand == 0, "{in_hand} of {after} writes were cut off");
     let leases = Api::<Lease>::namespaced(
         scene.release.cluster.client.clone(),
@@ -175,17 +189,26 @@ async fn outlived(scene: &Scene<'_>, point: &Point) -> Result<bool> {
     let proxy = scene.release.proxy().await?;
     // Another name: the Lease has to be seen unrenewed first.
     last(&mut scene.job_behind(&proxy, "newer")?, point.ending).await?;
-    check(scene, point.ending).await.context("before the stale Job woke up")?;
+    check(scene, point.ending)
+        .await
+        .context("before the stale Job woke up")?;
     hold.forward();
-    wait_for("the late write's answer", Duration::from_secs(20), async || {
-        let write = scene.proxy.writes()[number - 1].clone();
-        ensure!(write.status.is_some(), "there is none");
-        Ok(())
-    })
+    wait_for(
+        "the late write's answer",
+        Duration::from_secs(20),
+        async || {
+            let write = scene.proxy.writes()[number - 1].clone();
+            ensure!(write.status.is_some(), "there is none");
+            Ok(())
+        },
+    )
     .await?;
     stale.wake()?;
     let status = stale.wait(Duration::from_secs(60)).await?;
-    ensure!(status.code() == Some(1), "the stale Job ended with {status}");
+    ensure!(
+        status.code() == Some(1),
+        "the stale Job ended with {status}"
+    );
     Ok(true)
 }
 

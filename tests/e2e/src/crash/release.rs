@@ -136,7 +136,14 @@ fn write(folder: &Path, name: &str, text: &str) -> Result<String> {
 /// What the chart sets for the Job: a new variable of it is the Job's here too.
 async fn environment(cluster: &Cluster, job: &str) -> Result<Vec<(String, String)>> {
     let json = cluster
-        .kubectl(&["create", "--dry-run=client", "-o", "json", "--filename", job])
+        .kubectl(&[
+            "create",
+            "--dry-run=client",
+            "-o",
+            "json",
+            "--filename",
+            job,
+        ])
         .await?
         .success()?;
     let job: Job = serde_json::from_str(&json)?;

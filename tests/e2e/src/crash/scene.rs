@@ -10,8 +10,8 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::ResourceExt;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use super::application::{Kind, Seen, look};
@@ -135,7 +135,10 @@ impl<'a> Scene<'a> {
         let api = Api::<PersistentVolume>::all(self.release.cluster.client.clone());
         let all = api.list(&ListParams::default()).await?.items;
         let ours = |volume: &PersistentVolume| {
-            let claim = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
+            let claim = volume
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.claim_ref.as_ref());
             claim.and_then(|claim| claim.namespace.as_deref()) == Some(self.namespace.as_str())
         };
         Ok(all.into_iter().filter(ours).collect())

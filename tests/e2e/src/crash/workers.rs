@@ -4,54 +4,12 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use futures::future::try_join_all;
 
-use super::application::Kind;
-use super::point::{Ending, Point, Strike, play, reference};
+use super::point::{Point, play};
 use super::release::Release;
-use crate::{Test, When, Write};
-
-/// The points of a run that is not interrupted: each of its writes, struck before and after.
-pub async fn all_points(test: &Test, kind: Kind, ending: Ending) -> Result<Vec<Point>> {
-    let writes = writes_of(test, kind, ending).await?;
-    let both = writes.into_iter().flat_map(|write| {
-        [When::Before, When::After].map(|when| Point {
-            kind,
-            ending,
-            write: write.clone(),
-            strike: Strike::Kill(when, None),
-        })
-    });
-    Ok(both.collect())
-}
-
-/// The writes of a run that is not interrupted.
-pub async fn writes_of(test: &Test, kind: Kind, ending: Ending) -> Result<Vec<Write>> {
-    let release = Release::install(test).await?;
-    let begun = Instant::now();
-    let writes = reference(&release, kind, ending)
-        .await
-        .with_context(|| format!("{kind:?} {ending:?} without a crash"))?;
-    println!(
-        "{kind:?} {ending:?}: {} writes, {:.1} s without a crash",
-        writes.len(),
-        begun.elapsed().as_secs_f64()
-    );
-    for write in &writes {
-        println!("    {:3} {} {}", write.number, write.method, write.path);
-    }
-    release.uninstall().await?;
-    Ok(writes)
-}
-
-/// As many of them as this, evenly over the list.
-pub fn spread<T: Clone>(all: &[T], wanted: usize) -> Vec<T> {
-    let wanted = wanted.min(all.len());
-    (0..wanted)
-        .map(|index| all[(2 * index + 1) * all.len() / (2 * wanted)].clone())
-        .collect()
-}
+use crate::Test;
 
 /// Plays all points, and fails with those that did not end as they must.
 pub async fn run_points(test: &Test, points: Vec<Point>, workers: usize) -> Result<()> {
@@ -60,7 +18,10 @@ pub async fn run_points(test: &Test, points: Vec<Point>, workers: usize) -> Resu
     let queue = Mutex::new(VecDeque::from(points));
     let played = try_join_all((0..workers).map(|_| work(test, &queue))).await?;
     let played: Vec<Played> = played.into_iter().flatten().collect();
-    let never = played.iter().filter(|p| matches!(p.outcome, Ok(false))).count();
+    let never = played
+        .iter()
+        .filter(|p| matches!(p.outcome, Ok(false)))
+        .count();
     let failed: Vec<&Played> = played.iter().filter(|p| p.outcome.is_err()).collect();
     println!(
         "{total} points: {} passed, {} failed, {never} whose write did not come; {:.0} s",
@@ -70,10 +31,21 @@ pub async fn run_points(test: &Test, points: Vec<Point>, workers: usize) -> Resu
     );
     let slowest = played.iter().max_by_key(|played| played.took);
     if let Some(slowest) = slowest {
-        println!("slowest: {} ({:.1} s)", slowest.point, slowest.took.as_secs_f64());
+        println!(
+            "slowest: {} ({:.1} s)",
+            slowest.point,
+            slowest.took.as_secs_f64()
+        );
     }
-    let failed: Vec<String> = failed.iter().map(|played| played.point.to_string()).collect();
-    ensure!(failed.is_empty(), "these did not end well:\n{}", failed.join("\n"));
+    let failed: Vec<String> = failed
+        .iter()
+        .map(|played| played.point.to_string())
+        .collect();
+    ensure!(
+        failed.is_empty(),
+        "these did not end well:\n{}",
+        failed.join("\n")
+    );
     Ok(())
 }
 
@@ -84,7 +56,12 @@ struct Played {
 }
 
 async fn work(test: &Test, queue: &Mutex<VecDeque<Point>>) -> Result<Vec<Played>> {
-    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let next = || {
+        queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front()
+    };
     let mut release = Release::install(test).await?;
     let mut all = Vec::new();
     while let Some(point) = next() {

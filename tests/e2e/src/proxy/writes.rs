@@ -18,6 +18,16 @@ pub struct Write {
     pub status: Option<u16>,
 }
 
+impl std::fmt::Display for Write {
+    /// Its number, what it does, and to what: the last two parts of the path.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let path = self.path.split('?').next().unwrap_or_default();
+        let kind_and_name = path.rmatch_indices('/').nth(1).map_or(0, |(at, _)| at + 1);
+        let object = &path[kind_and_name..];
+        write!(f, "write {} ({} {object})", self.number, self.method)
+    }
+}
+
 /// When the client dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
