@@ -19,8 +19,8 @@ pub enum End {
     Migrated,
     /// It is on its sources again, and its applications run.
     TakenBack(String),
-    /// It is migrated, and its applications are not Ready.
-    NotReady(String),
+    /// It is migrated, and its applications are not Ready, or something of it is left to do.
+    Unfinished(String),
 }
 
 /// Drives a group to its end. An error is one that the next pod has to go on from.
@@ -36,12 +36,10 @@ pub async fn drive(run: &Run, group: &mut Group) -> Result<End, Stop> {
                 repeats += 1;
                 back::repeat(run, group, &why).await?;
             }
-            Stop::NotReady(why) => {
-                group.note_failure(&why, Timestamp::now());
-                for migration in &mut group.claims {
-                    migration.save(&run.cluster, json!({})).await?;
-                }
-                return Ok(End::NotReady(why));
+            Stop::NotReady(why) => return unfinished(run, group, why).await,
+            // Applications have run on their destinations: nothing goes back by itself.
+            Stop::Refused(why) if group.behind() >= Phase::Thawed => {
+                return unfinished(run, group, why).await;
             }
             Stop::Repeat(why) | Stop::Refused(why) => {
                 let is_back = group
@@ -58,6 +56,14 @@ pub async fn drive(run: &Run, group: &mut Group) -> Result<End, Stop> {
             other => return Err(other),
         }
     }
+}
+
+async fn unfinished(run: &Run, group: &mut Group, why: String) -> Result<End, Stop> {
+    group.note_failure(&why, Timestamp::now());
+    for migration in &mut group.claims {
+        migration.save(&run.cluster, json!({})).await?;
+    }
+    Ok(End::Unfinished(why))
 }
 
 /// A refusal on the way back is no end: the next pod goes on with it.

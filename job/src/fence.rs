@@ -94,9 +94,7 @@ impl Fence {
         let mut highest = self.generations.lock().await;
         for record in records {
             *highest = record.fence.generation.max(*highest);
-            if record.fence.on {
-                state.note(record);
-            }
+            state.note(record);
         }
     }
 
@@ -121,9 +119,7 @@ impl Fence {
 
     /// Remembers a record's new phase; what follows from it is applied with the next change.
     pub async fn note(&self, record: &Record) {
-        if record.fence.on {
-            self.state.lock().await.note(record);
-        }
+        self.state.lock().await.note(record);
     }
 
     /// Opens the fence for these records, which already say so, by the one write that works at
@@ -262,7 +258,11 @@ impl Fence {
 }
 
 impl State {
+    /// Remembers a record that is fenced.
     fn note(&mut self, record: &Record) {
+        if !record.fence.on {
+            return;
+        }
         let missing = matches!(record.phase, Phase::Reserved | Phase::Vacated);
         let claim = (record.claim.namespace.clone(), record.claim.name.clone());
         self.fenced.insert(

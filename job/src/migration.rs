@@ -223,6 +223,12 @@ impl Group {
             .unwrap_or(Phase::Done)
     }
 
+    /// The epoch under which the group's workloads are stopped: it grows when any claim's does.
+    pub fn epoch(&self) -> u64 {
+        let epochs = self.claims.iter().map(|claim| claim.record.epoch);
+        epochs.max().unwrap_or_default()
+    }
+
     /// The claims that a step works on.
     pub fn at(&mut self, phase: Phase) -> impl Iterator<Item = &mut Migration> {
         self.claims

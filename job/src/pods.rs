@@ -187,8 +187,9 @@ pub fn mounted_claims(pod: &Pod) -> impl Iterator<Item = String> {
     })
 }
 
-/// Whether nothing of a pod can be running: all its containers are reported as terminated, or it
-/// never was on a node. A pod that only carries a deletion mark proves nothing.
+/// Whether nothing of a pod is running or will: all its containers are reported as terminated, for
+/// good, or it never was on a node. A deletion mark proves nothing, and a container that ended may
+/// be started again until the kubelet has put the pod into a final phase.
 pub fn has_ended(pod: &Pod) -> bool {
     let (Some(spec), Some(status)) = (&pod.spec, &pod.status) else {
         return false;
@@ -223,9 +224,7 @@ pub fn has_ended(pod: &Pod) -> bool {
         && statuses
             .iter()
             .all(|status| is_terminated(status) || (in_final_phase && never_started(status)))
-        && (in_final_phase
-            || pod.metadata.deletion_timestamp.is_some()
-            || spec.restart_policy.as_deref() == Some("Never"))
+        && (in_final_phase || spec.restart_policy.as_deref() == Some("Never"))
 }
 
 #[cfg(test)]
@@ -250,11 +249,11 @@ mod tests {
     }
 
     #[test]
-    fn a_deleted_pod_with_all_containers_terminated_has_ended() {
+    fn a_pod_has_ended_when_its_kubelet_says_so_for_good() {
         let ended = pod(json!({
             "metadata": {"name": "p", "deletionTimestamp": "2026-01-01T00:00:00Z"},
-            "spec": {"nodeName": "n", "containers": []},
-            "status": {"phase": "Running", "containerStatuses": [
+            "spec": {"nodeName": "n", "containers": [], "restartPolicy": "Always"},
+            "status": {"phase": "Succeeded", "containerStatuses": [
                 {"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": {"terminated": {"exitCode": 0}}}
             ]}
         }));
@@ -264,8 +263,8 @@ mod tests {
     #[test]
     fn a_crash_looping_pod_between_restarts_has_not_ended() {
         let looping = pod(json!({
-            "metadata": {"name": "p"},
-            "spec": {"nodeName": "n", "containers": []},
+            "metadata": {"name": "p", "deletionTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"nodeName": "n", "containers": [], "restartPolicy": "Always"},
             "status": {"phase": "Running", "containerStatuses": [
                 {"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 3, "state": {"terminated": {"exitCode": 1}}}
             ]}

@@ -120,12 +120,7 @@ pub async fn execute(
     let unfinished = unfinished(&run, &observed).await?;
     let has_resumed = !unfinished.is_empty();
     if has_resumed {
-        let mut groups = Group::gather(unfinished);
-        for group in &mut groups {
-            tracing::info!(group = %group.name, "an earlier Job has begun this; going on");
-            take_over(&run, group).await?;
-        }
-        drive_all(&run, groups).await?;
+        drive_all(&run, Group::gather(unfinished), Begun::ByAnEarlierJob).await?;
     }
     let observed = if has_resumed {
         observe(&run.cluster, &run.config).await?
@@ -158,7 +153,7 @@ pub async fn execute(
     }
     run.report.lock().await.left = plan.left.iter().cloned().collect();
     let groups = record_all(&run, &observed, plan.groups).await?;
-    drive_all(&run, groups).await?;
+    drive_all(&run, groups, Begun::Now).await?;
     run.fence.tidy().await?;
     conclude(&run, plan.has_failed).await
 }
@@ -222,26 +217,44 @@ async fn refused_movers(run: &Run, plan: &Plan) -> Result<Vec<String>, Stop> {
     Ok(refusals)
 }
 
+#[derive(Clone, Copy, PartialEq)]
+enum Begun {
+    Now,
+    ByAnEarlierJob,
+}
+
 /// Drives groups, several at once. A group that cannot go on by itself stops the process, after
 /// the others have ended: the next pod goes on with it.
-async fn drive_all(run: &Run, groups: Vec<Group>) -> Result<(), Stop> {
+async fn drive_all(run: &Run, groups: Vec<Group>, begun: Begun) -> Result<(), Stop> {
     let ended: Vec<Result<(), Stop>> = stream::iter(groups)
-        .map(|mut group| async move {
-            let end = drive(run, &mut group).await;
-            match &end {
-                Ok(End::Migrated) => tracing::info!(group = %group.name, "migrated"),
-                Ok(End::TakenBack(why)) => tracing::error!(group = %group.name, %why, "failed; its applications run on their sources"),
-                Ok(End::NotReady(why)) => tracing::error!(group = %group.name, %why, "migrated, but its applications are not Ready"),
-                Err(stop) => tracing::error!(group = %group.name, why = %stop, "interrupted"),
-            }
-            run.note(&group.claims).await?;
-            run.fence.tidy().await?;
-            end.map(|_| ())
-        })
+        .map(|group| Box::pin(drive_one(run, group, begun)))
         .buffer_unordered(PARALLEL_GROUPS)
         .collect()
         .await;
     ended.into_iter().collect()
+}
+
+async fn drive_one(run: &Run, mut group: Group, begun: Begun) -> Result<(), Stop> {
+    let end = async {
+        if begun == Begun::ByAnEarlierJob {
+            tracing::info!(group = %group.name, "an earlier Job has begun this; going on");
+            take_over(run, &mut group).await?;
+        }
+        drive(run, &mut group).await
+    }
+    .await;
+    let name = &group.name;
+    match &end {
+        Ok(End::Migrated) => tracing::info!(group = %name, "migrated"),
+        Ok(End::TakenBack(why)) => {
+            tracing::error!(group = %name, %why, "failed; its applications run on their sources");
+        }
+        Ok(End::Unfinished(why)) => tracing::error!(group = %name, %why, "migrated, but not well"),
+        Err(stop) => tracing::error!(group = %name, why = %stop, "interrupted"),
+    }
+    run.note(&group.claims).await?;
+    run.fence.tidy().await?;
+    end.map(|_| ())
 }
 
 /// What a complete run has to say when it is asked again: which claims it did not cover.

@@ -40,9 +40,10 @@ pub async fn stop(
     for_kind!(workload, stop_as(cluster, workload, mark))
 }
 
-/// Starts a workload as it was. One that somebody changed meanwhile is left as it is.
-pub async fn start(cluster: &Cluster, workload: &Workload) -> Result<(), Stop> {
-    for_kind!(workload, start_as(cluster, workload))
+/// Starts a workload as it was. One that somebody changed meanwhile is left as it is; one that a
+/// newer Job has stopped is not ours to start.
+pub async fn start(cluster: &Cluster, workload: &Workload, epoch: u64) -> Result<(), Stop> {
+    for_kind!(workload, start_as(cluster, workload, epoch))
 }
 
 /// Waits until all replicas are Ready; returns what is missing if they are not in time.
@@ -223,7 +224,7 @@ where
     .await
 }
 
-async fn start_as<K>(cluster: &Cluster, workload: &Workload) -> Result<(), Stop>
+async fn start_as<K>(cluster: &Cluster, workload: &Workload, epoch: u64) -> Result<(), Stop>
 where
     K: Object + Resource<Scope = NamespaceResourceScope>,
 {
@@ -235,6 +236,9 @@ where
             let Some(was) = &view.frozen else {
                 return Ok(None);
             };
+            if was.epoch > epoch {
+                return Err(Stop::Superseded(workload.to_string()));
+            }
             let mut patch = json!({"metadata": {"annotations": {names::FROZEN: null}}});
             if view.replicas() == 0 {
                 patch["spec"]["replicas"] = json!(was.replicas);

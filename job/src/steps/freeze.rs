@@ -30,7 +30,7 @@ pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
     let mark = Frozen {
         release: first.record.release.clone(),
         run: first.record.run.clone(),
-        epoch: first.record.epoch,
+        epoch: group.epoch(),
         replicas: 0,
         at: Timestamp::now(),
         when_scaled: None,

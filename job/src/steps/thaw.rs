@@ -11,11 +11,11 @@ use crate::stop::Stop;
 use crate::{causes, workloads};
 
 pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
-    let all = group.workloads();
+    let (all, epoch) = (group.workloads(), group.epoch());
     let thawed = async {
         try_join_all(
             all.iter()
-                .map(|workload| workloads::start(&run.cluster, workload)),
+                .map(|workload| workloads::start(&run.cluster, workload, epoch)),
         )
         .await?;
         let limit = run.config.pod_ready_limit();
