@@ -10,13 +10,15 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, ServiceAccount,
+};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::serde::de::DeserializeOwned;
 use kube::api::ListParams;
 use kube::{Api, Client, Resource, ResourceExt};
 use pvmigrate_record::names;
-use pvmigrate_record::record;
+use pvmigrate_record::record::{self, Record};
 
 use crate::{Cluster, Release, wait_for};
 
@@ -40,18 +42,29 @@ pub async fn none_of_the_run(release: &Release, cluster: &Cluster, namespace: &s
         name: release.name.clone(),
     };
     let fence = names::fence_object(&of);
-    left.extend(named::<ValidatingWebhookConfiguration>(client, &fence).await?);
-    left.extend(named::<ValidatingAdmissionPolicy>(client, &fence).await?);
-    left.extend(named::<ValidatingAdmissionPolicyBinding>(client, &fence).await?);
-    let parameters = names::fence_claims(&of);
-    if release
-        .api::<ConfigMap>()
-        .get_opt(&parameters)
-        .await?
-        .is_some()
-    {
-        left.push(format!("ConfigMap {parameters}"));
-    }
+    left.extend(
+        of_name(
+            Api::<ValidatingWebhookConfiguration>::all(client.clone()),
+            &fence,
+        )
+        .await?,
+    );
+    left.extend(
+        of_name(
+            Api::<ValidatingAdmissionPolicy>::all(client.clone()),
+            &fence,
+        )
+        .await?,
+    );
+    left.extend(
+        of_name(
+            Api::<ValidatingAdmissionPolicyBinding>::all(client.clone()),
+            &fence,
+        )
+        .await?,
+    );
+    let fence = names::fence_claims(&of);
+    left.extend(of_name(release.api::<ServiceAccount>(), &fence).await?);
     for volume in Api::<PersistentVolume>::all(client.clone())
         .list(&ListParams::default())
         .await?
@@ -65,7 +78,7 @@ pub async fn none_of_the_run(release: &Release, cluster: &Cluster, namespace: &s
             .as_ref()
             .is_some_and(|s| s.phase.as_deref() == Some("Bound"));
         let is_here = held.is_some_and(|held| held.namespace.as_deref() == Some(namespace));
-        if is_here && is_bound && is_marked(&volume) {
+        if is_here && is_bound && is_marked(&volume) && !has_failed(&volume) {
             left.push(format!(
                 "marks on volume {}: {:?}",
                 volume.name_any(),
@@ -85,6 +98,7 @@ pub async fn none_of_the_release(release: &Release, cluster: &Cluster) -> Result
         left.extend(ours(release.api::<ConfigMap>()).await?);
         left.extend(ours(release.api::<Secret>()).await?);
         left.extend(ours(release.api::<Lease>()).await?);
+        left.extend(ours(release.api::<ServiceAccount>()).await?);
         left.extend(ours(release.api::<Pod>()).await?);
         left.extend(ours(release.api::<Deployment>()).await?);
         let everywhere = [
@@ -126,11 +140,11 @@ where
         .collect())
 }
 
-async fn named<K>(client: &Client, name: &str) -> Result<Option<String>>
+async fn of_name<K>(api: Api<K>, name: &str) -> Result<Option<String>>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
-    let found = Api::<K>::all(client.clone()).get_opt(name).await?;
+    let found = api.get_opt(name).await?;
     Ok(found.map(|_| format!("{} {name}", K::kind(&()))))
 }
 
@@ -157,6 +171,15 @@ where
         .iter()
         .map(|object| format!("{} {}", K::kind(&()), object.name_any()))
         .collect())
+}
+
+/// The record of a migration that was taken back stays on the source: it says why, and that the
+/// same run is not to try again.
+fn has_failed(volume: &PersistentVolume) -> bool {
+    let json = volume.annotations().get(names::RECORD);
+    let record = json.and_then(|json| Record::parse(json).ok());
+    record
+        .is_some_and(|record| record.is_finished() && !record.fence.on && record.outcome.is_some())
 }
 
 fn is_ours(object: &impl ResourceExt) -> bool {

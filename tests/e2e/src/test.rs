@@ -10,10 +10,10 @@ use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Pod, ServiceA
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::serde::Serialize;
 use k8s_openapi::serde::de::DeserializeOwned;
+use kube::Api;
 use kube::api::{DeleteParams, PostParams};
-use kube::{Api, Client};
 
-use crate::{Cluster, wait_for};
+use crate::{Cluster, volumes, wait_for};
 
 /// One test: the cluster, and a namespace that is the test's own.
 pub struct Test {
@@ -39,7 +39,7 @@ pub async fn run_test(name: &str, body: impl AsyncFnOnce(&Test) -> Result<()>) {
     match outcome {
         Ok(Ok(())) => {
             for namespace in namespaces {
-                delete_namespace(&test.cluster.client, &namespace).await;
+                delete_namespace(&test.cluster, &namespace).await;
             }
         }
         Ok(Err(error)) => {
@@ -178,8 +178,11 @@ impl Test {
     }
 }
 
-async fn delete_namespace(client: &Client, namespace: &str) {
-    let api = Api::<Namespace>::all(client.clone());
+async fn delete_namespace(cluster: &Cluster, namespace: &str) {
+    if let Err(error) = volumes::give_back(cluster, namespace).await {
+        eprintln!("volumes of {namespace} stay behind: {error:#}");
+    }
+    let api = Api::<Namespace>::all(cluster.client.clone());
     // Its end is the cluster's business: the next test need not wait for it.
     if let Err(error) = api.delete(namespace, &DeleteParams::default()).await {
         eprintln!("namespace {namespace} was not deleted: {error}");

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use kube::api::ListParams;
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
+use serde_json::json;
 
 use crate::{Cluster, wait_for};
 
@@ -112,6 +113,21 @@ pub async fn dispose(cluster: &Cluster, volume: &str, command: &str) -> Result<(
         Ok(())
     })
     .await
+}
+
+/// Gives the volumes that claims of a namespace have left behind to their provisioner.
+pub(crate) async fn give_back(cluster: &Cluster, namespace: &str) -> Result<()> {
+    let api = Api::<PersistentVolume>::all(cluster.client.clone());
+    let patch = json!({"spec": {"persistentVolumeReclaimPolicy": "Delete"}});
+    for volume in released(cluster, namespace).await? {
+        api.patch(
+            &volume.name_any(),
+            &PatchParams::default(),
+            &Patch::Merge(&patch),
+        )
+        .await?;
+    }
+    Ok(())
 }
 
 /// Where a volume of the test bed lies on this machine; `None` on another cluster.

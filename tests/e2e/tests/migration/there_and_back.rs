@@ -1,5 +1,7 @@
 //! The main scenario: every application, all its data, there and back again.
 
+mod sources;
+
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -7,10 +9,7 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use kube::ResourceExt;
 use pvmigrate_e2e::example::{self, CLAIMS};
-use pvmigrate_e2e::{
-    Bound, Release, Test, WAIT, bound, dispose, folder, leftovers, released, run_test, tree,
-};
-use serde_json::Value;
+use pvmigrate_e2e::{Bound, Release, Test, WAIT, bound, leftovers, run_test, tree};
 
 #[tokio::test]
 async fn all_claims_move_with_everything_in_them_and_back_again() {
@@ -57,7 +56,7 @@ async fn migrate(test: &Test, release: &Release, from: &str, to: &str) -> Result
     holes_are_kept(test).await?;
     workloads_are_as_before(test).await?;
     leftovers::none_of_the_run(release, &test.cluster, &test.namespace).await?;
-    sources_are_left_to_be_disposed_of(test, release, &before).await?;
+    sources::are_left_to_be_disposed_of(test, release, &before).await?;
 
     release.uninstall().await?;
     leftovers::none_of_the_release(release, &test.cluster).await
@@ -193,69 +192,6 @@ async fn workloads_are_as_before(test: &Test) -> Result<()> {
         ensure!(
             (wanted, ready) == (Some(1), Some(1)),
             "{name}: {ready:?} of {wanted:?} are Ready"
-        );
-    }
-    Ok(())
-}
-
-/// The sources are Released, with policy Retain; the report names each with a command, and that
-/// command deletes the volume and what is behind it.
-async fn sources_are_left_to_be_disposed_of(
-    test: &Test,
-    release: &Release,
-    before: &BTreeMap<&str, Bound>,
-) -> Result<()> {
-    let report = release.report().await?;
-    ensure!(
-        report["state"] == "complete",
-        "the run is {}",
-        report["state"]
-    );
-    let left = released(&test.cluster, &test.namespace).await?;
-    ensure!(
-        left.len() == CLAIMS.len(),
-        "{} volumes are Released",
-        left.len()
-    );
-    let mut disposing = Vec::new();
-    for (claim, was) in before {
-        let line = &report["claims"][format!("{}/{claim}", test.namespace)];
-        let name = was.volume.name_any();
-        ensure!(
-            line["phase"] == "done" && line["outcome"] == Value::Null,
-            "{claim}: {line}"
-        );
-        ensure!(line["sourceVolume"] == name.as_str(), "{claim}: {line}");
-        ensure!(line["files"].as_u64() > Some(40), "{claim}: {line}");
-        println!(
-            "{claim}: downtime {} s, copied in {} s",
-            line["downtimeSeconds"], line["copySeconds"]
-        );
-        let volume = left.iter().find(|volume| volume.name_any() == name);
-        let volume = volume.with_context(|| format!("volume {name} of {claim} is not Released"))?;
-        let policy = volume
-            .spec
-            .as_ref()
-            .and_then(|s| s.persistent_volume_reclaim_policy.clone());
-        ensure!(
-            policy.as_deref() == Some("Retain"),
-            "volume {name} has policy {policy:?}"
-        );
-        let command = line["dispose"]
-            .as_str()
-            .context("no command to dispose of it")?
-            .to_string();
-        disposing.push((name, command, folder(&test.cluster, volume)));
-    }
-    for (name, command, folder) in disposing {
-        ensure!(
-            folder.as_ref().is_none_or(|folder| folder.exists()),
-            "{folder:?} is gone already"
-        );
-        dispose(&test.cluster, &name, &command).await?;
-        ensure!(
-            folder.as_ref().is_none_or(|folder| !folder.exists()),
-            "{folder:?} still exists"
         );
     }
     Ok(())
