@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! raise   records say `fence: on`  →  parameters, policy, binding, webhook  →  proof
-//! lower   records say `fence: off` →  parameters                            →  proof that it is open
-//! tidy    policy, binding and webhook narrowed or removed, after the thaw
+//! lower   records say `fence: off` →  parameters, webhook                   →  proof that it is open
+//! tidy    policy and binding narrowed or removed, after the thaw
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +19,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, PostParams};
 use pvmigrate_record::names;
 use pvmigrate_record::phase::Phase;
-use pvmigrate_record::record::Record;
+use pvmigrate_record::record::{Record, Workload};
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::cluster::{Cluster, retried};
@@ -29,7 +29,9 @@ use crate::stop::Stop;
 
 mod apply;
 pub mod objects;
+mod policy;
 pub mod probe;
+mod webhook;
 
 /// How long the webhook's Secret may be missing: its pods make it when they start.
 const CA_LIMIT: Duration = Duration::from_secs(120);
@@ -56,6 +58,7 @@ struct Fenced {
     generation: u64,
     /// The claim may be missing: nothing may collect the fence.
     missing: bool,
+    workloads: Vec<Workload>,
 }
 
 impl Fence {
@@ -122,8 +125,8 @@ impl Fence {
         self.state.lock().await.note(record);
     }
 
-    /// Opens the fence for these records, which already say so, by the one write that works at
-    /// once. The rest is left to [`tidy`](Self::tidy).
+    /// Opens the fence for these records, which already say so, by the writes that are in force at
+    /// once. A change of the policy takes longer, and is left to [`tidy`](Self::tidy).
     pub async fn lower(&self, records: &[&Record]) -> Result<(), Stop> {
         let mut state = self.state.lock().await;
         for record in records {
@@ -132,7 +135,9 @@ impl Fence {
                 .fenced
                 .remove(&(claim.namespace.clone(), claim.name.clone()));
         }
-        self.narrow_parameters(&self.scope(&state)).await
+        let scope = self.scope(&state);
+        tokio::try_join!(self.narrow_parameters(&scope), self.narrow_webhook(&scope))?;
+        Ok(())
     }
 
     /// Narrows the fence to the claims that are still fenced, or takes it down.
@@ -214,6 +219,11 @@ impl Fence {
             run: self.config.run(),
             destination_class: self.config.dest_sc.clone(),
             claims,
+            workloads: state
+                .fenced
+                .values()
+                .flat_map(|f| f.workloads.clone())
+                .collect(),
             generation: state
                 .fenced
                 .values()
@@ -270,6 +280,7 @@ impl State {
             Fenced {
                 generation: record.fence.generation,
                 missing,
+                workloads: record.freeze.workloads.clone(),
             },
         );
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::ResourceExt;
 use kube::api::Api;
@@ -27,6 +28,19 @@ impl Fence {
         match self.cluster.get(&self.parameters(), &name).await? {
             Some(known) => self.update_parameters(known, &scope.parameters()).await,
             None => Ok(()),
+        }
+    }
+
+    /// What the webhook is asked about, where it is asked at all; nothing if no claim is fenced.
+    pub(super) async fn narrow_webhook(&self, scope: &Scope) -> Result<(), Stop> {
+        let api = self.cluster.all::<ValidatingWebhookConfiguration>();
+        let name = names::fence_object(&scope.release);
+        if scope.claims.is_empty() {
+            self.remove(&api, &name).await
+        } else if self.cluster.get(&api, &name).await?.is_some() {
+            self.put(scope.webhook()).await
+        } else {
+            Ok(())
         }
     }
 

@@ -79,9 +79,7 @@ impl Fence {
         for record in records {
             for layer in LAYERS {
                 for server in &servers {
-                    while let Answer::RefusedByUs =
-                        self.ask(server.as_deref(), record, layer).await?
-                    {
+                    while self.ask(server.as_deref(), record, layer).await?.is_ours() {
                         if started.elapsed() > LIMIT {
                             return Err(Stop::Api(format!(
                                 "the {layer} still refuses pods that mount claim {} after {} s",
@@ -177,6 +175,16 @@ impl Fence {
 }
 
 impl Answer {
+    /// A refusal by a layer of ours, or for want of it. What else stands against a probe is not
+    /// the fence's affair.
+    fn is_ours(&self) -> bool {
+        match self {
+            Self::RefusedByUs => true,
+            Self::Allowed => false,
+            Self::Other(what) => what.contains("fence.pvmigrate.io"),
+        }
+    }
+
     fn reason(&self) -> String {
         match self {
             Self::RefusedByUs => "did not refuse often enough in a row".into(),
