@@ -15,9 +15,9 @@ async fn ended_at_any_of_a_spread_of_writes_the_job_is_followed_by_one_that_ends
 {
     run_test("crash", async |test| {
         let (plain, group, failing) = tokio::try_join!(
-            Course::run(test, Kind::Deployment, Ending::Migrated),
-            Course::run(test, Kind::StatefulSet, Ending::Migrated),
-            Course::run(test, Kind::Deployment, Ending::FailedLate),
+            Course::run(&test.cluster, Kind::Deployment, Ending::Migrated),
+            Course::run(&test.cluster, Kind::StatefulSet, Ending::Migrated),
+            Course::run(&test.cluster, Kind::Deployment, Ending::FailedLate),
         )?;
         // Those that take longest first.
         let mut points = spread(&failing.kills(), 4);
@@ -26,7 +26,7 @@ async fn ended_at_any_of_a_spread_of_writes_the_job_is_followed_by_one_that_ends
         points.extend(spread(&plain.terminations(), 2));
         points.extend(spread(&group.kills(), 4));
         points.extend(spread(&plain.kills(), 8));
-        run_points(test, points, WORKERS).await
+        run_points(&test.cluster, points, WORKERS).await
     })
     .await;
 }
@@ -34,8 +34,8 @@ async fn ended_at_any_of_a_spread_of_writes_the_job_is_followed_by_one_that_ends
 /// Plays the points that follow from one run.
 async fn all(name: &str, kind: Kind, ending: Ending, points: impl FnOnce(&Course) -> Vec<Point>) {
     let body = async |test: &Test| -> Result<()> {
-        let course = Course::run(test, kind, ending).await?;
-        run_points(test, points(&course), WORKERS).await
+        let course = Course::run(&test.cluster, kind, ending).await?;
+        run_points(&test.cluster, points(&course), WORKERS).await
     };
     run_test(name, body).await;
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use super::application::Kind;
 use super::point::{Ending, Point, Strike, reference};
 use super::release::Release;
-use crate::{Test, When, Write};
+use crate::{Cluster, When, Write};
 
 /// Replays the pseudo-random points of an earlier run, which printed it.
 const SEED_VARIABLE: &str = "PVMIGRATE_TEST_SEED";
@@ -21,8 +21,8 @@ pub struct Course {
 
 impl Course {
     /// Runs it, checks its end, and says what it wrote.
-    pub async fn run(test: &Test, kind: Kind, ending: Ending) -> Result<Self> {
-        let release = Release::install(test).await?;
+    pub async fn run(cluster: &Cluster, kind: Kind, ending: Ending) -> Result<Self> {
+        let release = Release::install(cluster).await?;
         let begun = Instant::now();
         let writes = reference(&release, kind, ending)
             .await
@@ -33,9 +33,6 @@ impl Course {
             "{kind:?}, {ending:?}: {} writes, {seconds:.1} s without a crash",
             writes.len()
         );
-        for write in &writes {
-            println!("    {write}");
-        }
         Ok(Self {
             kind,
             ending,

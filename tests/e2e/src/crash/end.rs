@@ -8,7 +8,9 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration,
 };
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, PersistentVolume, PersistentVolumeClaim, ServiceAccount,
+};
 use k8s_openapi::serde::de::DeserializeOwned;
 use kube::api::{Api, ListParams};
 use kube::{Resource, ResourceExt};
@@ -205,8 +207,8 @@ async fn nothing_is_left(scene: &Scene<'_>) -> Result<()> {
         &name,
     )
     .await?;
-    let maps = Api::<ConfigMap>::namespaced(client.clone(), &release.namespace);
-    absent(&maps, &names::fence_claims(&release)).await
+    let parameters = Api::<ServiceAccount>::namespaced(client.clone(), &release.namespace);
+    absent(&parameters, &names::fence_claims(&release)).await
 }
 
 async fn absent<K>(api: &Api<K>, name: &str) -> Result<()>

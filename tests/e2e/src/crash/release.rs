@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::EnvVar;
+use k8s_openapi::api::core::v1::{EnvVar, Namespace};
+use kube::api::{Api, DeleteParams};
 
-use crate::{Cluster, Proxy, Test};
+use super::scene::namespace;
+use crate::{Cluster, Proxy};
 
 /// The release's name, and by it the names of all its objects.
 pub const NAME: &str = "pvmigrate";
@@ -22,9 +24,9 @@ pub struct Release {
 
 impl Release {
     /// Installs it in a namespace of its own, and waits for its webhook.
-    pub async fn install(test: &Test) -> Result<Self> {
-        let cluster = test.cluster.clone();
-        let namespace = test.new_namespace("crash-release").await?;
+    pub async fn install(cluster: &Cluster) -> Result<Self> {
+        let cluster = cluster.clone();
+        let namespace = namespace(&cluster, "crash-release-").await?;
         let folder = std::env::temp_dir().join(&namespace);
         std::fs::create_dir_all(&folder)?;
         let (job, others) = render(&cluster, &namespace).await?;
@@ -52,7 +54,7 @@ impl Release {
         Ok(release)
     }
 
-    /// What is not in its namespace goes here; the namespace is the test's.
+    /// Removes all of it, and waits for nothing.
     pub async fn uninstall(&self) -> Result<()> {
         let manifest = self.folder.join("release.yaml");
         let manifest = manifest.to_string_lossy();
@@ -64,6 +66,9 @@ impl Release {
             &manifest,
         ];
         self.cluster.kubectl(&arguments).await?.success()?;
+        Api::<Namespace>::all(self.cluster.client.clone())
+            .delete(&self.namespace, &DeleteParams::default())
+            .await?;
         std::fs::remove_dir_all(&self.folder)
             .with_context(|| format!("removing {}", self.folder.display()))
     }

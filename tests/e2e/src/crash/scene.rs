@@ -17,7 +17,7 @@ use serde_json::json;
 use super::application::{Kind, Seen, look};
 use super::point::Ending;
 use super::release::Release;
-use crate::{Local, Proxy, program, wait_for};
+use crate::{Cluster, Local, Proxy, program, wait_for};
 
 /// How long one Job may take.
 pub const JOB_LIMIT: Duration = Duration::from_secs(150);
@@ -40,7 +40,7 @@ impl<'a> Scene<'a> {
     /// Makes the namespace and the application, and looks at it.
     pub async fn set(release: &'a Release, kind: Kind, ending: Ending) -> Result<Self> {
         let cluster = &release.cluster;
-        let namespace = namespace(release).await?;
+        let namespace = namespace(cluster, "crash-").await?;
         kind.create(cluster, &namespace).await?;
         let before = look(cluster, &namespace, kind).await?;
         let mut scene = Self {
@@ -173,11 +173,12 @@ impl<'a> Scene<'a> {
     }
 }
 
-async fn namespace(release: &Release) -> Result<String> {
-    let client = release.cluster.client.clone();
+/// A new namespace that pods can be made in.
+pub async fn namespace(cluster: &Cluster, prefix: &str) -> Result<String> {
+    let client = cluster.client.clone();
     let wanted = Namespace {
         metadata: ObjectMeta {
-            generate_name: Some("crash-".into()),
+            generate_name: Some(prefix.into()),
             ..ObjectMeta::default()
         },
         ..Namespace::default()

@@ -9,14 +9,14 @@ use futures::future::try_join_all;
 
 use super::point::{Point, play};
 use super::release::Release;
-use crate::Test;
+use crate::Cluster;
 
 /// Plays all points, and fails with those that did not end as they must.
-pub async fn run_points(test: &Test, points: Vec<Point>, workers: usize) -> Result<()> {
+pub async fn run_points(cluster: &Cluster, points: Vec<Point>, workers: usize) -> Result<()> {
     let begun = Instant::now();
     let (total, workers) = (points.len(), workers.min(points.len()));
     let queue = Mutex::new(VecDeque::from(points));
-    let played = try_join_all((0..workers).map(|_| work(test, &queue))).await?;
+    let played = try_join_all((0..workers).map(|_| work(cluster, &queue))).await?;
     let played: Vec<Played> = played.into_iter().flatten().collect();
     let never = played
         .iter()
@@ -55,14 +55,14 @@ struct Played {
     took: Duration,
 }
 
-async fn work(test: &Test, queue: &Mutex<VecDeque<Point>>) -> Result<Vec<Played>> {
+async fn work(cluster: &Cluster, queue: &Mutex<VecDeque<Point>>) -> Result<Vec<Played>> {
     let next = || {
         queue
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .pop_front()
     };
-    let mut release = Release::install(test).await?;
+    let mut release = Release::install(cluster).await?;
     let mut all = Vec::new();
     while let Some(point) = next() {
         let begun = Instant::now();
@@ -76,7 +76,7 @@ async fn work(test: &Test, queue: &Mutex<VecDeque<Point>>) -> Result<Vec<Played>
         println!("{:6.1} s  {point}: {said}", took.as_secs_f64());
         if outcome.is_err() {
             // What it left stays to be looked at, and would be gone on with by the next Job.
-            release = Release::install(test).await?;
+            release = Release::install(cluster).await?;
         }
         all.push(Played {
             point,

@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow};
 use hyper::{Method, Request, Uri};
 use tokio::sync::oneshot;
 
-/// A request that changes something.
+/// A request that changes something. One that is refused and tried again is one write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
     /// The first is 1.
@@ -78,6 +78,21 @@ pub(super) fn count<B>(state: &Mutex<State>, request: &Request<B>) -> Result<Cou
             held: None,
         });
     }
+    let again = state.writes.last_mut().filter(|last| {
+        let refused = last.status.is_some_and(|status| status >= 400);
+        refused
+            && last.method == request.method().as_str()
+            && last.path == request.uri().to_string()
+    });
+    if let Some(write) = again {
+        // How often it is tried is a matter of time; every try is the same write.
+        write.status = None;
+        return Ok(Counted {
+            number: write.number,
+            armed: None,
+            held: None,
+        });
+    }
     let number = state.writes.len() + 1;
     state.writes.push(Write {
         number,
@@ -115,6 +130,19 @@ pub(super) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_write_that_is_refused_and_tried_again_is_one_write() {
+        let state = Mutex::new(State::default());
+        let request = |path: &str| Request::post(path).body(()).unwrap();
+        let number = |path| count(&state, &request(path)).unwrap().number;
+        assert_eq!(number("/api/v1/namespaces/n/pods"), 1);
+        assert_eq!(number("/api/v1/namespaces/n/pods"), 2);
+        lock(&state).writes[1].status = Some(403);
+        assert_eq!(number("/api/v1/namespaces/n/pods"), 2);
+        lock(&state).writes[1].status = Some(403);
+        assert_eq!(number("/api/v1/namespaces/n/configmaps"), 3);
+    }
 
     #[test]
     fn what_changes_nothing_is_not_counted() {
