@@ -3,7 +3,6 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Duration;
 
 use kube::api::{
     Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, Resource,
@@ -13,12 +12,13 @@ use pvmigrate_record::names::FIELD_MANAGER;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 
 use crate::stop::Stop;
 
+mod gate;
 mod retry;
 
+use gate::Gate;
 pub use retry::retried;
 
 /// How often an update is tried against a newer state of its object. Controllers write the
@@ -47,46 +47,21 @@ impl<K> Object for K where
 pub struct Cluster {
     client: Client,
     config: Arc<kube::Config>,
-    /// Every write passes; closed, it lets the ones in hand end and no other begin.
-    writes: Arc<Semaphore>,
+    gate: Arc<Gate>,
 }
-
-/// More writes than are ever in hand at once.
-const WRITES: u32 = 1024;
 
 impl Cluster {
     pub async fn connect() -> anyhow::Result<Self> {
         let config = kube::Config::infer().await?;
-        let writes = Arc::new(Semaphore::new(WRITES as usize));
         Ok(Self {
             client: Client::try_from(config.clone())?,
             config: Arc::new(config),
-            writes,
+            gate: Arc::new(Gate::open()),
         })
     }
 
-    /// Waits, for at most `limit`, until the writes in hand are done; no other begins until
-    /// [`resume`](Self::resume).
-    pub async fn quiesce(&self, limit: Duration) {
-        if let Ok(Ok(all)) = tokio::time::timeout(limit, self.writes.acquire_many(WRITES)).await {
-            all.forget();
-        } else {
-            tracing::warn!("a write was still in hand");
-        }
-    }
-
-    pub fn resume(&self) {
-        let missing = (WRITES as usize).saturating_sub(self.writes.available_permits());
-        self.writes.add_permits(missing);
-    }
-
-    async fn write<T, F, Fut>(&self, request: F) -> Result<T, kube::Error>
-    where
-        F: FnMut() -> Fut,
-        Fut: Future<Output = Result<T, kube::Error>>,
-    {
-        let _in_hand = self.writes.acquire().await;
-        retried(request).await
+    pub fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     pub fn client(&self) -> Client {
@@ -128,7 +103,8 @@ impl Cluster {
             field_manager: Some(FIELD_MANAGER.into()),
             ..PostParams::default()
         };
-        match self.write(|| api.create(&params, object)).await {
+        let _in_hand = self.gate.pass().await?;
+        match retried(|| api.create(&params, object)).await {
             Err(kube::Error::Api(status)) if status.is_already_exists() => {
                 let name = object.name_any();
                 self.get(api, &name).await?.ok_or_else(|| {
@@ -175,7 +151,10 @@ impl Cluster {
             patch["metadata"]["uid"] = json!(state.uid());
             patch["metadata"]["resourceVersion"] = json!(state.resource_version());
             let merge = Patch::Merge(&patch);
-            match self.write(|| api.patch(&name, &params, &merge)).await {
+            let in_hand = self.gate.pass().await?;
+            let answer = retried(|| api.patch(&name, &params, &merge)).await;
+            drop(in_hand);
+            match answer {
                 Ok(changed) => return Ok(changed),
                 Err(kube::Error::Api(status)) if status.is_conflict() => {}
                 Err(error) => return Err(error.into()),
@@ -214,7 +193,10 @@ impl Cluster {
             let patch: json_patch::Patch =
                 serde_json::from_value(Value::Array(all)).expect("operations are JSON patches");
             let patch = Patch::<()>::Json(patch);
-            match self.write(|| api.patch(&name, &params, &patch)).await {
+            let in_hand = self.gate.pass().await?;
+            let answer = retried(|| api.patch(&name, &params, &patch)).await;
+            drop(in_hand);
+            match answer {
                 Ok(changed) => return Ok(changed),
                 // A test that fails is 422 here, and 409 when the object changed in between.
                 Err(kube::Error::Api(status)) if matches!(status.code, 409 | 422) => {
@@ -254,7 +236,10 @@ impl Cluster {
                 }),
                 ..DeleteParams::default()
             };
-            match self.write(|| api.delete(&name, &params)).await {
+            let in_hand = self.gate.pass().await?;
+            let answer = retried(|| api.delete(&name, &params)).await;
+            drop(in_hand);
+            match answer {
                 Ok(_) => return Ok(()),
                 Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
                 Err(kube::Error::Api(status)) if status.is_conflict() => {}

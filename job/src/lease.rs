@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
-use kube::api::Api;
+use kube::ResourceExt;
+use kube::api::{Api, Patch, PatchParams};
 use pvmigrate_record::names;
 use serde_json::json;
 use tokio::time::Instant;
@@ -18,6 +19,8 @@ use crate::stop::Stop;
 
 /// A holder that has not renewed for this long is gone.
 const DURATION: Duration = Duration::from_secs(15);
+/// So long before others may work no write of ours begins any more.
+const MARGIN: Duration = Duration::from_secs(2);
 const RENEW: Duration = Duration::from_secs(5);
 /// A holder that is seen to renew for this long is at work, and this Job is one too many.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -136,11 +139,18 @@ impl Held {
             if !is_held_by(&lease, &self.holder) {
                 return Ok(());
             }
-            let patch = json!({"spec": {"holderIdentity": "", "renewTime": null}});
-            self.cluster
-                .update(&self.api, lease, |_| Ok(Some(patch.clone())))
+            // Not through the gate, which is shut by now; the precondition is the same.
+            let patch = json!({
+                "metadata": {"uid": lease.uid(), "resourceVersion": lease.resource_version()},
+                "spec": {"holderIdentity": "", "renewTime": null},
+            });
+            let params = PatchParams::default();
+            let patch = Patch::Merge(&patch);
+            self.api
+                .patch(&self.name, &params, &patch)
                 .await
                 .map(|_| ())
+                .map_err(Stop::from)
         };
         if let Err::<(), Stop>(stop) = released.await {
             tracing::warn!(why = %stop, "the Lease could not be given back; it ends by itself");
@@ -149,6 +159,7 @@ impl Held {
 
     /// Writes our name; false if somebody else was faster.
     async fn renew(&self, lease: Lease) -> Result<bool, Stop> {
+        let asked = Instant::now();
         let before = lease
             .spec
             .as_ref()
@@ -172,7 +183,10 @@ impl Held {
             })
             .await;
         match taken {
-            Ok(_) => Ok(true),
+            Ok(_) => {
+                self.cluster.gate().open_until(asked + DURATION - MARGIN);
+                Ok(true)
+            }
             Err(Stop::Superseded(_)) => Ok(false),
             Err(other) => Err(other),
         }

@@ -96,7 +96,7 @@ async fn run_job() -> Exit {
         Ok(config) => config,
         Err(error) => {
             tracing::error!("configuration: {error}");
-            give_up_retries(None).await;
+            give_up_retries().await;
             return Exit::Config;
         }
     };
@@ -120,7 +120,7 @@ async fn run_job() -> Exit {
             }
         });
     if exit.is_final_failure() {
-        give_up_retries(Some(&cluster)).await;
+        give_up_retries().await;
     }
     tracing::info!(code = exit.code(), "the Job ends");
     exit
@@ -165,15 +165,14 @@ async fn leased(cluster: &Cluster, config: &Config) -> Result<Exit, Stop> {
         _ = terminated.recv() => Err(Stop::Api("told to stop (SIGTERM)".into())),
     };
     // The write in hand is finished, and no other begins.
-    cluster.quiesce(LAST_WRITE).await;
+    cluster.gate().quiesce(LAST_WRITE).await;
     abort.abort();
-    cluster.resume();
     held.release().await;
     outcome
 }
 
 /// A failure that another pod would only repeat ends the Job: its `backoffLimit` goes to 0.
-async fn give_up_retries(cluster: Option<&Cluster>) {
+async fn give_up_retries() {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let (Some(job), Some(namespace)) = (
         variable("PVMIGRATE_JOB"),
@@ -181,12 +180,9 @@ async fn give_up_retries(cluster: Option<&Cluster>) {
     ) else {
         return;
     };
-    let cluster = match cluster {
-        Some(cluster) => cluster.clone(),
-        None => match Cluster::connect().await {
-            Ok(cluster) => cluster,
-            Err(_) => return,
-        },
+    // Connected anew: after a run the gate is shut.
+    let Ok(cluster) = Cluster::connect().await else {
+        return;
     };
     let api = cluster.namespaced::<Job>(&namespace);
     let given_up = async {

@@ -55,11 +55,16 @@ impl Run {
         }
     }
 
+    fn line(&self, record: &Record) -> Line {
+        Line::of(record, self.config.source_volumes == SourceVolumes::Keep)
+    }
+
     async fn note(&self, migrations: &[Migration]) -> Result<(), Stop> {
         let mut report = self.report.lock().await;
         for Migration { record, .. } in migrations {
-            let line = Line::of(record, self.config.source_volumes == SourceVolumes::Keep);
-            report.claims.insert(record.claim.to_string(), line);
+            report
+                .claims
+                .insert(record.claim.to_string(), self.line(record));
         }
         report
             .write(&self.cluster, &self.config, self.owner.as_ref())
@@ -203,7 +208,9 @@ async fn refused_movers(run: &Run, plan: &Plan) -> Result<Vec<String>, Stop> {
         }
         seen.push(group.namespace.clone());
         let record = new_record(run, group, claim, &PersistentVolume::default());
-        let pod = mover_pod(&record, &run.config, &Placement::default());
+        let mut pod = mover_pod(&record, &run.config, &Placement::default());
+        // Under a name of its own: the mover that an earlier Job has made may still be there.
+        pod.metadata.name = Some(format!("{}-probe", pod.name_any()));
         let api = run.cluster.namespaced(&group.namespace);
         match run.cluster.dry_run(&api, &pod).await {
             Ok(()) => {}
@@ -252,8 +259,11 @@ async fn drive_one(run: &Run, mut group: Group, begun: Begun) -> Result<(), Stop
         Ok(End::Unfinished(why)) => tracing::error!(group = %name, %why, "migrated, but not well"),
         Err(stop) => tracing::error!(group = %name, why = %stop, "interrupted"),
     }
-    run.note(&group.claims).await?;
-    run.fence.tidy().await?;
+    // What a newer Job has taken over is not ours to report, and the fence may be its own.
+    if !matches!(end, Err(Stop::Superseded(_))) {
+        run.note(&group.claims).await?;
+        run.fence.tidy().await?;
+    }
     end.map(|_| ())
 }
 

@@ -31,6 +31,14 @@ pub async fn unfinished(run: &Run, observed: &Observed) -> Result<Vec<Migration>
             _ => continue,
         };
         every.push(record.clone());
+        if record.is_finished() && record.run == run.config.run() {
+            // A Job may have ended between the record and its report.
+            run.report
+                .lock()
+                .await
+                .claims
+                .insert(record.claim.to_string(), run.line(&record));
+        }
         if record.is_finished() || (record.is_untouched() && record.run == run.config.run()) {
             continue;
         }

@@ -10,7 +10,7 @@ use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
 use pvmigrate_record::phase::{Heading, Phase};
-use pvmigrate_record::record::Record;
+use pvmigrate_record::record::{Record, Volume};
 use serde_json::json;
 
 use crate::migration::{Group, Migration, volume};
@@ -49,7 +49,7 @@ async fn reserve(
     let heading = migration.record.heading_volume().cloned();
     let heading = heading.ok_or_else(|| Stop::refused("the record names no destination"))?;
     let claim = migration.record.claim.clone();
-    let state = volume(&run.cluster, &heading).await?;
+    let state = wait_released(run, &heading).await?;
     let reference = json!({
         "kind": "PersistentVolumeClaim", "apiVersion": "v1", "namespace": claim.namespace, "name": claim.name,
     });
@@ -64,6 +64,12 @@ async fn reserve(
             let is_reserved = held.uid.is_none()
                 && held.namespace.as_deref() == Some(claim.namespace.as_str())
                 && held.name.as_deref() == Some(claim.name.as_str());
+            if is_bound(state) {
+                return Err(Stop::Refused(format!(
+                    "volume {} was bound by somebody else",
+                    heading.name
+                )));
+            }
             Ok((!is_reserved).then(|| {
                 vec![json!({"op": "replace", "path": "/spec/claimRef", "value": reference})]
             }))
@@ -73,6 +79,33 @@ async fn reserve(
         migration.volume = reserved;
     }
     migration.advance(&run.cluster).await
+}
+
+pub fn is_bound(volume: &PersistentVolume) -> bool {
+    volume
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref())
+        == Some("Bound")
+}
+
+/// Waits until a volume whose claim is gone says so. One that is Bound is never touched.
+pub async fn wait_released(run: &Run, known: &Volume) -> Result<PersistentVolume, Stop> {
+    volume(&run.cluster, known).await?;
+    let what = format!("volume {} to be Released", known.name);
+    let api = run.cluster.all::<PersistentVolume>();
+    wait_for(
+        &api,
+        &known.name,
+        &what,
+        run.config.freeze_limit(),
+        |state| match state {
+            Some(state) if is_bound(state) => Seen::NotYet("it is Bound".into()),
+            Some(state) => Seen::Reached(state.clone()),
+            None => Seen::Never(format!("volume {} is gone", known.name)),
+        },
+    )
+    .await
 }
 
 /// A create that was admitted before the fence can be stored late; a gap may have hidden one.

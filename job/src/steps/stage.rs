@@ -10,11 +10,12 @@ use pvmigrate_record::record::Volume;
 use serde_json::json;
 
 use crate::claim::{staging_claim, storage};
-use crate::migration::{Group, Migration, volume};
+use crate::migration::{Group, Migration};
 use crate::mover::{Placement, mover_pod};
 use crate::pods::{has_ended, mounted_claims};
 use crate::quantity::bytes;
 use crate::run::Run;
+use crate::steps::reserve::{is_bound, wait_released};
 use crate::stop::Stop;
 use crate::wait::{Seen, wait_for, wait_gone};
 use crate::{causes, workloads};
@@ -131,16 +132,22 @@ async fn destination_of(
 /// way back, or a Job that ended between the claims.
 async fn claim_again(run: &Run, migration: &Migration, known: &Volume) -> Result<String, Stop> {
     let name = migration.staging_name();
-    let state = volume(&run.cluster, known).await?;
     let staged = run
         .cluster
         .get(&migration.claims(&run.cluster), &name)
         .await?;
     if staged.is_none() {
+        let state = wait_released(run, known).await?;
         let reference = json!({"kind": "PersistentVolumeClaim", "apiVersion": "v1",
             "namespace": migration.record.claim.namespace, "name": name});
         run.cluster
             .update_json(&run.cluster.all::<PersistentVolume>(), state, |state| {
+                if is_bound(state) {
+                    return Err(Stop::Refused(format!(
+                        "volume {} was bound by somebody else",
+                        known.name
+                    )));
+                }
                 let held = state
                     .spec
                     .as_ref()
