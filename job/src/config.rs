@@ -29,6 +29,9 @@ pub struct Config {
     /// The Helm release, and where it is installed.
     pub release: String,
     pub release_namespace: String,
+    /// The Job's own name: its pods wait for each other.
+    #[serde(default)]
+    pub job: String,
     /// The pod's name: holder of the Lease.
     pub pod: String,
     /// The image of the mover: this very one.

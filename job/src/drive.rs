@@ -13,6 +13,9 @@ use crate::stop::Stop;
 /// How often a copy is started again because a consumer came in its way.
 const REPEATS: usize = 3;
 
+/// How often a mover follows a consumer to another node.
+const MOVES: usize = 10;
+
 /// How a group ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
@@ -25,7 +28,7 @@ pub enum End {
 
 /// Drives a group to its end. An error is one that the next pod has to go on from.
 pub async fn drive(run: &Run, group: &mut Group) -> Result<End, Stop> {
-    let mut repeats = 0;
+    let (mut repeats, mut moves) = (0, 0);
     loop {
         let stop = match advance(run, group).await {
             Ok(()) => return Ok(end_of(group)),
@@ -36,12 +39,16 @@ pub async fn drive(run: &Run, group: &mut Group) -> Result<End, Stop> {
                 repeats += 1;
                 back::repeat(run, group, &why).await?;
             }
+            Stop::Moved(why) if moves < MOVES => {
+                moves += 1;
+                back::stage_elsewhere(run, group, &why).await?;
+            }
             Stop::NotReady(why) => return unfinished(run, group, why).await,
             // Applications have run on their destinations: nothing goes back by itself.
             Stop::Refused(why) if group.behind() >= Phase::Thawed => {
                 return unfinished(run, group, why).await;
             }
-            Stop::Repeat(why) | Stop::Refused(why) => {
+            Stop::Repeat(why) | Stop::Refused(why) | Stop::Moved(why) => {
                 let is_back = group
                     .claims
                     .iter()
@@ -69,7 +76,7 @@ async fn unfinished(run: &Run, group: &mut Group, why: String) -> Result<End, St
 /// A refusal on the way back is no end: the next pod goes on with it.
 fn stuck(stop: Stop) -> Stop {
     match stop {
-        Stop::Refused(why) | Stop::Repeat(why) => {
+        Stop::Refused(why) | Stop::Repeat(why) | Stop::Moved(why) => {
             Stop::Api(format!("the way back does not go on: {why}"))
         }
         other => other,
@@ -78,7 +85,18 @@ fn stuck(stop: Stop) -> Stop {
 
 async fn advance(run: &Run, group: &mut Group) -> Result<(), Stop> {
     while group.behind() < Phase::Done {
-        steps::next(run, group).await?;
+        // From before the fence is proved, and without a gap: what comes in late is seen. A step
+        // that is dropped in the middle is one that a Job has died in.
+        if group.behind() <= Phase::Retained && group.headings() == [Heading::Destination] {
+            let watch = group.start_watch(&run.cluster).await?;
+            tokio::select! {
+                biased;
+                done = steps::next(run, group) => done?,
+                why = watch.consumer_moved() => return Err(Stop::Moved(why)),
+            }
+        } else {
+            steps::next(run, group).await?;
+        }
     }
     Ok(())
 }

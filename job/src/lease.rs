@@ -24,6 +24,8 @@ const MARGIN: Duration = Duration::from_secs(2);
 const RENEW: Duration = Duration::from_secs(5);
 /// A holder that is seen to renew for this long is at work, and this Job is one too many.
 const PATIENCE: Duration = Duration::from_secs(20);
+const SAY_EVERY: Duration = Duration::from_secs(10);
+const JOB_LABEL: &str = "batch.kubernetes.io/job-name";
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// What came of asking for the Lease.
@@ -68,6 +70,7 @@ pub async fn acquire(
     // What counts is that it was not renewed while we looked: clocks of two nodes may differ.
     let mut seen: Option<(Option<MicroTime>, Instant)> = None;
     let mut first_seen: Option<Instant> = None;
+    let mut said: Option<Instant> = None;
     loop {
         let lease = cluster.create(&api, &wanted).await?;
         let spec = lease.spec.clone().unwrap_or_default();
@@ -83,17 +86,22 @@ pub async fn acquire(
             .as_ref()
             .is_some_and(|(_, since)| since.elapsed() > DURATION);
         match holder {
-            Some(other)
-                if other != held.holder
-                    && !is_stale
-                    && !has_ended(cluster, config, &other).await =>
-            {
+            Some(other) if other != held.holder && !is_stale => {
                 let started = *first_seen.get_or_insert_with(Instant::now);
-                if started.elapsed() > PATIENCE {
-                    return Ok(Asked::Busy(other));
+                match relation(cluster, config, &other).await {
+                    Relation::Ended => {
+                        if held.renew(lease).await? {
+                            return Ok(Asked::Held(Box::new(held)));
+                        }
+                    }
+                    Relation::Other if started.elapsed() > PATIENCE => {
+                        return Ok(Asked::Busy(other));
+                    }
+                    Relation::SameJob | Relation::Other => {}
                 }
-                if started.elapsed() < LOOK_AGAIN {
-                    tracing::info!(holder = %other, "another Job of this release holds the Lease; waiting for it to end or to fall silent");
+                if said.is_none_or(|last| last.elapsed() > SAY_EVERY) {
+                    said = Some(Instant::now());
+                    tracing::info!(holder = %other, seconds = started.elapsed().as_secs(), "another pod holds the Lease; waiting for it to end or to fall silent");
                 }
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
@@ -193,11 +201,24 @@ impl Held {
     }
 }
 
-/// Whether the kubelet has reported the holder's pod as ended: then nobody has to fall silent. A
-/// pod that is not there proves nothing: its node may be lost, and it may still run.
-async fn has_ended(cluster: &Cluster, config: &Config, holder: &str) -> bool {
+enum Relation {
+    /// Its kubelet has reported it as ended: nobody has to fall silent.
+    Ended,
+    /// A pod of our own Job, on a node that was lost to the API server: as long as it renews it
+    /// does our work, and this Job must not fail for that.
+    SameJob,
+    Other,
+}
+
+/// What the holder is to us. A pod that is not there proves nothing: it may still run on a node
+/// that is lost.
+async fn relation(cluster: &Cluster, config: &Config, holder: &str) -> Relation {
     let api = cluster.namespaced::<Pod>(&config.release_namespace);
-    matches!(cluster.get(&api, holder).await, Ok(Some(pod)) if pods::has_ended(&pod))
+    match cluster.get(&api, holder).await {
+        Ok(Some(pod)) if pods::has_ended(&pod) => Relation::Ended,
+        Ok(Some(pod)) if pod.labels().get(JOB_LABEL) == Some(&config.job) => Relation::SameJob,
+        _ => Relation::Other,
+    }
 }
 
 fn is_held_by(lease: &Lease, holder: &str) -> bool {

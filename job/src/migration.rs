@@ -1,19 +1,20 @@
 //! One claim's migration and its record, and the group that moves as one.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
 use kube::api::Api;
 use pvmigrate_record::names;
-use pvmigrate_record::phase::{Event, Phase};
+use pvmigrate_record::phase::{Event, Heading, Phase};
 use pvmigrate_record::record::{Failure, Record, Volume, Workload};
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::observe::record_of;
-use crate::pods::PodWatch;
+use crate::pods::{PodWatch, Wanted};
 use crate::stop::Stop;
 
 /// A claim under migration: its record, and the last seen state of the volume that holds it.
@@ -189,7 +190,7 @@ pub struct Group {
     pub namespace: String,
     pub claims: Vec<Migration>,
     /// The namespace's pods, from before the fence was proved until the old claims are gone.
-    pub watch: Option<PodWatch>,
+    pub watch: Option<Arc<PodWatch>>,
 }
 
 impl Group {
@@ -214,6 +215,30 @@ impl Group {
         groups
     }
 
+    /// The watch on the namespace's pods, which every step between Planned and Rebound needs.
+    pub fn watch(&self) -> Result<Arc<PodWatch>, Stop> {
+        self.watch
+            .clone()
+            .ok_or_else(|| Stop::Repeat("the pods were not watched".into()))
+    }
+
+    /// Starts the watch, where there is none.
+    pub async fn start_watch(&mut self, cluster: &Cluster) -> Result<Arc<PodWatch>, Stop> {
+        if let Some(watch) = &self.watch {
+            return Ok(watch.clone());
+        }
+        let movers = self
+            .claims
+            .iter()
+            .map(|m| (m.staging_name(), m.record.claim.name.clone()));
+        let wanted = Wanted {
+            movers: movers.collect(),
+        };
+        let watch = Arc::new(PodWatch::start(cluster, &self.namespace, wanted).await?);
+        self.watch = Some(watch.clone());
+        Ok(watch)
+    }
+
     /// The phase of the claim that is furthest behind: the group's claims move together.
     pub fn behind(&self) -> Phase {
         self.claims
@@ -227,6 +252,17 @@ impl Group {
     pub fn epoch(&self) -> u64 {
         let epochs = self.claims.iter().map(|claim| claim.record.epoch);
         epochs.max().unwrap_or_default()
+    }
+
+    /// Where the group's claims head for.
+    pub fn headings(&self) -> Vec<Heading> {
+        let mut all: Vec<Heading> = self
+            .claims
+            .iter()
+            .map(|claim| claim.record.heading)
+            .collect();
+        all.dedup();
+        all
     }
 
     /// The claims that a step works on.

@@ -1,17 +1,13 @@
-//! The pods of a namespace, seen without a gap: who mounts a group's claims, and who is gone.
+//! What pods say: who mounts a group's claims, where, and who is gone. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
-use futures::{StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{Api, ListParams, WatchEvent, WatchParams};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
-use crate::cluster::{Cluster, retried};
-use crate::stop::Stop;
+mod watch;
+
+pub use watch::PodWatch;
 
 /// A pod that mounts, or mounted, a claim of the group.
 #[derive(Clone, Debug)]
@@ -32,6 +28,8 @@ pub struct SeenPod {
 #[derive(Clone, Debug, Default)]
 pub struct Pods {
     pub seen: BTreeMap<String, SeenPod>,
+    /// Where the group's movers run, by their names.
+    pub movers: BTreeMap<String, String>,
     /// The watch was interrupted in a way that may have hidden a pod.
     pub gap: bool,
 }
@@ -45,10 +43,18 @@ impl Pods {
     }
 
     fn take(&mut self, pod: Pod, deleted: bool, wanted: &Wanted) {
+        let name = pod.name_any();
+        if wanted.movers.contains_key(&name) {
+            match pod.spec.as_ref().and_then(|spec| spec.node_name.clone()) {
+                Some(node) if !deleted => self.movers.insert(name, node),
+                _ => self.movers.remove(&name),
+            };
+            return;
+        }
         let claims: BTreeSet<String> = mounted_claims(&pod)
-            .filter(|claim| wanted.claims.contains(claim))
+            .filter(|claim| wanted.movers.values().any(|wanted| wanted == claim))
             .collect();
-        if claims.is_empty() || wanted.movers.contains(&pod.name_any()) {
+        if claims.is_empty() {
             return;
         }
         let uid = pod.uid().unwrap_or_default();
@@ -68,103 +74,42 @@ impl Pods {
 /// What the watch looks for.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
-    pub claims: BTreeSet<String>,
-    /// Names of our own pods, which are no consumers.
-    pub movers: BTreeSet<String>,
+    /// The claims, by the names of their movers: our own pods are no consumers.
+    pub movers: BTreeMap<String, String>,
 }
 
-/// A running watch. It ends when it is dropped.
-pub struct PodWatch {
-    state: watch::Receiver<Pods>,
-    task: JoinHandle<()>,
+/// Why a consumer cannot reach its claim for a mover's sake: it is on another node, or finds none.
+fn moved(pods: &Pods, wanted: &Wanted) -> Option<String> {
+    pods.movers.iter().find_map(|(mover, node)| {
+        let claim = wanted.movers.get(mover)?;
+        let mut active = pods.present(claim).filter(|pod| {
+            !pod.ended || pod.node.is_none() && pod.pod.metadata.deletion_timestamp.is_none()
+        });
+        let elsewhere = active.find(|pod| match &pod.node {
+            Some(other) => other != node,
+            None => is_unschedulable(&pod.pod),
+        })?;
+        Some(match &elsewhere.node {
+            Some(other) => format!(
+                "pod {} is on node {other}, the mover of claim {claim} on {node}",
+                elsewhere.name
+            ),
+            None => format!(
+                "pod {} finds no node while the mover of claim {claim} is on {node}",
+                elsewhere.name
+            ),
+        })
+    })
 }
 
-impl Drop for PodWatch {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl PodWatch {
-    /// Lists, then watches from exactly there.
-    pub async fn start(cluster: &Cluster, namespace: &str, wanted: Wanted) -> Result<Self, Stop> {
-        let api: Api<Pod> = cluster.namespaced(namespace);
-        let everything = ListParams::default();
-        let list = retried(|| api.list(&everything)).await?;
-        let mut pods = Pods::default();
-        let version = list.metadata.resource_version.clone().unwrap_or_default();
-        for pod in list.items {
-            pods.take(pod, false, &wanted);
-        }
-        let (sender, state) = watch::channel(pods);
-        let task = tokio::spawn(follow(api, wanted, version, sender));
-        Ok(Self { state, task })
-    }
-
-    pub fn now(&self) -> Pods {
-        self.state.borrow().clone()
-    }
-
-    /// Waits until what is seen satisfies `look`, which says what is missing as long as not.
-    pub async fn wait_until(
-        &self,
-        what: &str,
-        limit: Duration,
-        mut look: impl FnMut(&Pods) -> Result<(), String>,
-    ) -> Result<(), Stop> {
-        let mut state = self.state.clone();
-        let started = tokio::time::Instant::now();
-        loop {
-            let missing = match look(&state.borrow_and_update()) {
-                Ok(()) => return Ok(()),
-                Err(missing) => missing,
-            };
-            let Some(left) = limit.checked_sub(started.elapsed()) else {
-                return Err(Stop::Refused(format!(
-                    "waited {} s for {what}, in vain: {missing}",
-                    limit.as_secs()
-                )));
-            };
-            // A second is enough to notice what is not in a pod: a node, an attachment.
-            if tokio::time::timeout(left.min(Duration::from_secs(10)), state.changed())
-                .await
-                .is_err()
-            {
-                tracing::info!(waiting_for = what, %missing, "still waiting");
-            }
-        }
-    }
-}
-
-/// Keeps the state up to date for as long as anybody holds its other end.
-async fn follow(api: Api<Pod>, wanted: Wanted, mut version: String, state: watch::Sender<Pods>) {
-    loop {
-        let params = WatchParams::default();
-        let Ok(events) = retried(|| api.watch(&params, &version)).await else {
-            state.send_modify(|pods| pods.gap = true);
-            return;
-        };
-        pin_mut!(events);
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(WatchEvent::Added(pod) | WatchEvent::Modified(pod)) => {
-                    version = pod.resource_version().unwrap_or(version);
-                    state.send_modify(|pods| pods.take(pod, false, &wanted));
-                }
-                Ok(WatchEvent::Deleted(pod)) => {
-                    version = pod.resource_version().unwrap_or(version);
-                    state.send_modify(|pods| pods.take(pod, true, &wanted));
-                }
-                Ok(WatchEvent::Bookmark(bookmark)) => version = bookmark.metadata.resource_version,
-                // The history is gone: pods may have come and gone unseen.
-                Ok(WatchEvent::Error(status)) if status.code == 410 => {
-                    state.send_modify(|pods| pods.gap = true);
-                    return;
-                }
-                Ok(WatchEvent::Error(_)) | Err(_) => break,
-            }
-        }
-    }
+fn is_unschedulable(pod: &Pod) -> bool {
+    let conditions = pod
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    conditions
+        .into_iter()
+        .any(|c| c.type_ == "PodScheduled" && c.status == "False")
 }
 
 /// The claims that a pod mounts, those of its generic ephemeral volumes included.
@@ -278,6 +223,53 @@ mod tests {
             "metadata": {"name": "p"}, "spec": {"containers": []}, "status": {"phase": "Pending"}
         }));
         assert!(has_ended(&pending));
+    }
+
+    fn seen(pods: &[serde_json::Value]) -> (Pods, Wanted) {
+        let wanted = Wanted {
+            movers: [("mover".to_string(), "data".to_string())].into(),
+        };
+        let mut all = Pods::default();
+        for value in pods {
+            all.take(pod(value.clone()), false, &wanted);
+        }
+        (all, wanted)
+    }
+
+    fn consumer(name: &str, node: Option<&str>, unschedulable: bool) -> serde_json::Value {
+        let status = if unschedulable { "False" } else { "True" };
+        json!({
+            "metadata": {"name": name, "uid": name},
+            "spec": {"nodeName": node, "containers": [], "volumes": [
+                {"name": "a", "persistentVolumeClaim": {"claimName": "data"}}
+            ]},
+            "status": {"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": status}]}
+        })
+    }
+
+    #[test]
+    fn a_mover_makes_way_for_a_consumer_on_another_node_or_on_none() {
+        let mover = json!({
+            "metadata": {"name": "mover", "uid": "m"}, "spec": {"nodeName": "n1", "containers": []}
+        });
+        let why = |consumer| {
+            let (pods, wanted) = seen(&[mover.clone(), consumer]);
+            moved(&pods, &wanted)
+        };
+        assert_eq!(why(consumer("p", Some("n1"), false)), None);
+        assert_eq!(
+            why(consumer("p", Some("n2"), false)).unwrap(),
+            "pod p is on node n2, the mover of claim data on n1"
+        );
+        assert_eq!(
+            why(consumer("p", None, true)).unwrap(),
+            "pod p finds no node while the mover of claim data is on n1"
+        );
+        assert_eq!(
+            why(consumer("p", None, false)),
+            None,
+            "it was not looked at yet"
+        );
     }
 
     #[test]

@@ -12,6 +12,10 @@ pub enum Stop {
     /// and the copy starts again.
     #[error("{0}")]
     Repeat(String),
+    /// A consumer cannot reach its claim for the mover's sake: the mover goes at once, and stands
+    /// ready again where the consumer runs.
+    #[error("{0}")]
+    Moved(String),
     /// The applications were started again and did not become Ready. Nothing goes back by itself
     /// from there: they may have written.
     #[error("{0}")]

@@ -1,6 +1,7 @@
 //! Ways back. A claim that cannot go on returns to its source, and its application with it; one
 //! whose copy may miss a write starts it again.
 
+use futures::future::try_join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
@@ -10,6 +11,7 @@ use serde_json::json;
 
 use crate::migration::{Group, Migration};
 use crate::run::Run;
+use crate::steps::restore::end_mover;
 use crate::steps::{rebind, reserve, vacate};
 use crate::stop::Stop;
 use crate::wait::wait_gone;
@@ -87,6 +89,24 @@ pub async fn repeat(run: &Run, group: &mut Group, why: &str) -> Result<(), Stop>
         migration.take_over(&run.cluster, &run.config.pod).await?;
     }
     put_back(run, group).await
+}
+
+/// Makes way for a consumer that has to run elsewhere: its application comes first.
+pub async fn stage_elsewhere(run: &Run, group: &mut Group, why: &str) -> Result<(), Stop> {
+    tracing::warn!(%why, "the movers make way, and will stand ready where the consumers run");
+    try_join_all(
+        group
+            .claims
+            .iter()
+            .map(|migration| end_mover(run, migration)),
+    )
+    .await?;
+    group.watch = None;
+    for migration in &mut group.claims {
+        migration.record.apply(Event::Resume, Timestamp::now())?;
+        migration.save(&run.cluster, json!({})).await?;
+    }
+    Ok(())
 }
 
 /// Brings claims that were turned around only to be copied again back to their sources, and turns

@@ -1,8 +1,6 @@
 //! Retained → Fenced: admission refuses new consumers, claims under the name, and scale-ups; a
 //! probe was refused, by us, everywhere.
 
-use std::collections::BTreeSet;
-
 use kube::ResourceExt;
 use pvmigrate_record::phase::{Heading, Phase};
 use pvmigrate_record::record::{Consumer, Record};
@@ -10,23 +8,11 @@ use serde_json::json;
 
 use crate::claim::manifest;
 use crate::migration::{Group, Migration};
-use crate::pods::{PodWatch, Wanted};
 use crate::run::Run;
 use crate::stop::Stop;
 use crate::workloads;
 
 pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
-    // From before the proof, and without a gap from here: what comes in late is seen.
-    let wanted = Wanted {
-        claims: group
-            .claims
-            .iter()
-            .map(|claim| claim.record.claim.name.clone())
-            .collect(),
-        movers: group.claims.iter().map(Migration::staging_name).collect(),
-    };
-    let watch = PodWatch::start(&run.cluster, &group.namespace, wanted).await?;
-
     for migration in group.at(Phase::Retained) {
         if migration.record.heading == Heading::Destination {
             migration.record.manifest = manifest_now(run, migration).await?;
@@ -41,28 +27,26 @@ pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
     run.fence.raise(&fenced).await?;
     run.fence.prove_closed(&fenced).await?;
 
-    let pods = watch.now();
+    let pods = group.watch()?.mark_known();
     for migration in group.at(Phase::Retained) {
-        let known: BTreeSet<String> = migration
-            .record
-            .consumers
-            .iter()
-            .map(|c| c.uid.clone())
-            .collect();
-        let new = pods
-            .present(&migration.record.claim.name)
-            .filter(|pod| !known.contains(&pod.uid));
-        let new: Vec<Consumer> = new
+        let record = &mut migration.record;
+        let mounting = pods
+            .seen
+            .values()
+            .filter(|pod| pod.claims.contains(&record.claim.name));
+        // One that is gone for good needs no proof any more.
+        let new: Vec<Consumer> = mounting
+            .filter(|pod| !(pod.deleted && pod.ended))
+            .filter(|pod| !record.consumers.iter().any(|known| known.uid == pod.uid))
             .map(|pod| Consumer {
                 name: pod.name.clone(),
                 uid: pod.uid.clone(),
                 node: pod.node.clone().unwrap_or_default(),
             })
             .collect();
-        migration.record.consumers.extend(new);
+        record.consumers.extend(new);
         migration.advance(&run.cluster).await?;
     }
-    group.watch = Some(watch);
     Ok(())
 }
 

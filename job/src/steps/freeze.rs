@@ -41,16 +41,13 @@ pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
             .map(|w| workloads::stop(&run.cluster, w, &mark)),
     )
     .await?;
-    let watch = group
-        .watch
-        .as_ref()
-        .ok_or_else(|| Stop::Repeat("the pods were not watched".into()))?;
+    let watch = group.watch()?;
     let names: BTreeSet<String> = group
         .claims
         .iter()
         .map(|claim| claim.record.claim.name.clone())
         .collect();
-    delete_completed(run, watch, &group.namespace).await?;
+    delete_completed(run, &watch, &group.namespace).await?;
     watch
         .wait_until(
             "the group's consumers to be gone",

@@ -22,7 +22,7 @@ use crate::wait::{Seen, wait_for, wait_gone};
 
 pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
     let Group { claims, watch, .. } = group;
-    let watch = watch.as_ref();
+    let watch = watch.as_deref();
     let verified = claims
         .iter_mut()
         .filter(|claim| claim.record.phase == Phase::Verified);
@@ -111,33 +111,12 @@ pub async fn wait_released(run: &Run, known: &Volume) -> Result<PersistentVolume
 /// A create that was admitted before the fence can be stored late; a gap may have hidden one.
 pub fn nobody_came(migration: &Migration, watch: Option<&PodWatch>) -> Result<(), Stop> {
     let claim = &migration.record.claim;
-    let Some(watch) = watch else {
-        return Err(Stop::Repeat(format!(
-            "the pods of claim {claim} were not watched"
-        )));
+    let late = match watch {
+        Some(watch) => watch.late(&claim.name),
+        None => Some("the pods were not watched".into()),
     };
-    let pods = watch.now();
-    if pods.gap {
-        return Err(Stop::Repeat(format!(
-            "the watch on the pods of claim {claim} had a gap"
-        )));
-    }
-    let known = |uid: &str| {
-        migration
-            .record
-            .consumers
-            .iter()
-            .any(|consumer| consumer.uid == uid)
-    };
-    let late = pods
-        .seen
-        .values()
-        .find(|pod| pod.claims.contains(&claim.name) && !known(&pod.uid));
     match late {
-        Some(pod) => Err(Stop::Repeat(format!(
-            "pod {} mounted claim {claim} after it was fenced",
-            pod.name
-        ))),
+        Some(why) => Err(Stop::Repeat(format!("claim {claim}: {why}"))),
         None => Ok(()),
     }
 }

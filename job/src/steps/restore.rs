@@ -71,7 +71,7 @@ async fn set_policy(run: &Run, state: PersistentVolume, policy: &str) -> Result<
 
 /// On the way back a mover may still stand ready: it must not pin the source when its application
 /// comes back.
-async fn end_mover(run: &Run, migration: &Migration) -> Result<(), Stop> {
+pub async fn end_mover(run: &Run, migration: &Migration) -> Result<(), Stop> {
     let pods = migration.pods(&run.cluster);
     let name = migration.staging_name();
     let Some(pod): Option<Pod> = run.cluster.get(&pods, &name).await? else {

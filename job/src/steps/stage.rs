@@ -1,6 +1,8 @@
 //! Planned → Staged: the destination exists, bound to the staging claim, and a mover has both
 //! volumes mounted and waits for its order.
 
+use std::time::Duration;
+
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
@@ -12,7 +14,7 @@ use serde_json::json;
 use crate::claim::{staging_claim, storage};
 use crate::migration::{Group, Migration};
 use crate::mover::{Placement, mover_pod};
-use crate::pods::{has_ended, mounted_claims};
+use crate::pods::{PodWatch, Pods, SeenPod, has_ended};
 use crate::quantity::bytes;
 use crate::run::Run;
 use crate::steps::reserve::{is_bound, wait_released};
@@ -20,17 +22,21 @@ use crate::stop::Stop;
 use crate::wait::{Seen, wait_for, wait_gone};
 use crate::{causes, workloads};
 
+/// How long a consumer may look for a node before its mover is placed without it.
+const SCHEDULING_LIMIT: Duration = Duration::from_secs(60);
+
 pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
+    let watch = group.start_watch(&run.cluster).await?;
     try_join_all(
         group
             .at(Phase::Planned)
-            .map(|migration| stage(run, migration)),
+            .map(|migration| stage(run, migration, &watch)),
     )
     .await?;
     Ok(())
 }
 
-async fn stage(run: &Run, migration: &mut Migration) -> Result<(), Stop> {
+async fn stage(run: &Run, migration: &mut Migration, watch: &PodWatch) -> Result<(), Stop> {
     let (claims, pods) = (migration.claims(&run.cluster), migration.pods(&run.cluster));
     let name = migration.staging_name();
     let namespace = migration.record.claim.namespace.clone();
@@ -41,7 +47,7 @@ async fn stage(run: &Run, migration: &mut Migration) -> Result<(), Stop> {
     };
     let wanted = staging_claim(&migration.record, reused.as_deref());
     run.cluster.create(&claims, &wanted).await?;
-    let placement = placement(run, migration).await?;
+    let placement = placement(run, migration, watch).await?;
     let wanted = mover_pod(&migration.record, &run.config, &placement);
     let mover = run.cluster.create(&pods, &wanted).await?;
 
@@ -166,26 +172,25 @@ async fn claim_again(run: &Run, migration: &Migration, known: &Volume) -> Result
 }
 
 /// Where the mover has to run: with the claim's consumer, else as its workload would.
-async fn placement(run: &Run, migration: &Migration) -> Result<Placement, Stop> {
-    let claim = &migration.record.claim.name;
-    let pods = migration.pods(&run.cluster);
-    let all = run.cluster.list(&pods).await?;
-    let mover = migration.staging_name();
-    let consumer = all.into_iter().find(|pod| {
-        pod.name_any() != mover
-            && pod.metadata.deletion_timestamp.is_none()
-            && pod
-                .spec
-                .as_ref()
-                .is_some_and(|spec| spec.node_name.is_some())
-            && !matches!(
-                pod.status.as_ref().and_then(|s| s.phase.as_deref()),
-                Some("Succeeded" | "Failed")
-            )
-            && mounted_claims(pod).any(|mounted| &mounted == claim)
+async fn placement(run: &Run, migration: &Migration, watch: &PodWatch) -> Result<Placement, Stop> {
+    let claim = &migration.record.claim;
+    // One that looks for a node goes first: a mover would decide for it.
+    let what = format!("the consumers of claim {claim} to find their nodes");
+    let settled = watch.wait_until(&what, SCHEDULING_LIMIT, |pods| {
+        let (placed, homeless): (Vec<_>, Vec<_>) =
+            consumers(pods, &claim.name).partition(|pod| pod.node.is_some());
+        match homeless.first() {
+            Some(pod) if placed.is_empty() => Err(causes::of_pod(&pod.pod)),
+            _ => Ok(()),
+        }
     });
-    if let Some(spec) = consumer.and_then(|pod| pod.spec) {
-        return Ok(Placement::of(&spec));
+    if let Err(stop) = settled.await {
+        tracing::warn!(why = %stop, "the mover goes where its workload's template allows");
+    }
+    let pods = watch.now();
+    let placed = consumers(&pods, &claim.name).find(|pod| pod.node.is_some());
+    if let Some(spec) = placed.and_then(|seen| seen.pod.spec.as_ref()) {
+        return Ok(Placement::of(spec));
     }
     match migration.record.freeze.workloads.first() {
         Some(workload) => Ok(Placement::of(
@@ -193,6 +198,18 @@ async fn placement(run: &Run, migration: &Migration) -> Result<Placement, Stop> 
         )),
         None => Ok(Placement::default()),
     }
+}
+
+fn consumers<'a>(pods: &'a Pods, claim: &'a str) -> impl Iterator<Item = &'a SeenPod> {
+    pods.present(claim).filter(|seen| {
+        let phase = seen
+            .pod
+            .status
+            .as_ref()
+            .and_then(|status| status.phase.as_deref());
+        let is_over = matches!(phase, Some("Succeeded" | "Failed"));
+        !is_over && seen.pod.metadata.deletion_timestamp.is_none()
+    })
 }
 
 /// Removes what an earlier Job has used up: a mover that has ended or is ending, and the staging

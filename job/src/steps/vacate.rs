@@ -13,7 +13,7 @@ use crate::wait::wait_gone;
 
 pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
     let Group { claims, watch, .. } = group;
-    let watch = watch.as_ref();
+    let watch = watch.as_deref();
     let reserved = claims
         .iter_mut()
         .filter(|claim| claim.record.phase == Phase::Reserved);
