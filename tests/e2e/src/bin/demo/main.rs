@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
+use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, PostParams};
@@ -108,19 +109,20 @@ async fn demo() -> Result<()> {
 async fn clean(cluster: &Cluster, release: &Release, app: &str, own: &str) -> Result<()> {
     let report = release.report().await?;
     let lines = report["claims"].as_object().into_iter().flatten();
-    let mut disposed = 0;
-    for (_, line) in lines {
-        if let (Some(volume), Some(command)) =
-            (line["sourceVolume"].as_str(), line["dispose"].as_str())
-        {
-            dispose(cluster, volume, command).await?;
-            disposed += 1;
-        }
-    }
+    let sources: Vec<_> = lines
+        .filter_map(|(_, line)| Some((line["sourceVolume"].as_str()?, line["dispose"].as_str()?)))
+        .collect();
     ensure!(
-        disposed == CLAIMS.len(),
-        "the report names {disposed} sources to dispose of"
+        sources.len() == CLAIMS.len(),
+        "the report names {} sources to dispose of",
+        sources.len()
     );
+    try_join_all(
+        sources
+            .iter()
+            .map(|(volume, command)| dispose(cluster, volume, command)),
+    )
+    .await?;
     release.uninstall().await?;
     leftovers::none_of_the_release(release, cluster).await?;
     let namespaces = Api::<Namespace>::all(cluster.client.clone());

@@ -1,8 +1,10 @@
 //! The volumes that the applications have left.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
+use futures::future::try_join_all;
 use kube::ResourceExt;
 use pvmigrate_e2e::example::CLAIMS;
 use pvmigrate_e2e::{Bound, Release, Test, dispose, folder, released};
@@ -57,16 +59,13 @@ pub async fn are_left_to_be_disposed_of(
             .to_string();
         disposing.push((name, command, folder(&test.cluster, volume)));
     }
-    for (name, command, folder) in disposing {
-        ensure!(
-            folder.as_ref().is_none_or(|folder| folder.exists()),
-            "{folder:?} is gone already"
-        );
+    let dispose_of = async |(name, command, folder): (String, String, Option<PathBuf>)| {
+        let exists = || folder.as_ref().map(|folder| folder.exists());
+        ensure!(exists() != Some(false), "{folder:?} is gone already");
         dispose(&test.cluster, &name, &command).await?;
-        ensure!(
-            folder.as_ref().is_none_or(|folder| !folder.exists()),
-            "{folder:?} still exists"
-        );
-    }
+        ensure!(exists() != Some(true), "{folder:?} still exists");
+        Ok(())
+    };
+    try_join_all(disposing.into_iter().map(dispose_of)).await?;
     Ok(())
 }
