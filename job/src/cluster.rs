@@ -8,7 +8,7 @@ use kube::api::{
     Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, Resource,
 };
 use kube::{Client, ResourceExt};
-use pvmigrate_record::names::FIELD_MANAGER;
+use pvmigrate_record::names::{self, FIELD_MANAGER};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -114,8 +114,28 @@ impl Cluster {
                     ))
                 })
             }
+            Ok(created) if self.gate.has_lapsed() => Err(self.take_back(api, &created).await),
             other => Ok(other?),
         }
+    }
+
+    /// A create has no precondition: one that was under way while the Lease lapsed may have come
+    /// after a newer Job's end, and nobody else would remove what is ours alone.
+    async fn take_back<K: Object>(&self, api: &Api<K>, created: &K) -> Stop {
+        let name = created.name_any();
+        if created.labels().contains_key(names::RUN) {
+            let params = DeleteParams {
+                preconditions: Some(Preconditions {
+                    uid: created.uid(),
+                    resource_version: created.resource_version(),
+                }),
+                ..DeleteParams::default()
+            };
+            if let Err(error) = api.delete(&name, &params).await {
+                tracing::warn!(kind = %K::kind(&()), %name, %error, "it came too late and stays");
+            }
+        }
+        Stop::Superseded("the Lease has lapsed; the work".into())
     }
 
     /// Asks the API server whether it would take an object. The answer is its own sentence.

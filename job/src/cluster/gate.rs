@@ -31,13 +31,15 @@ impl Gate {
     pub async fn pass(&self) -> Result<SemaphorePermit<'_>, Stop> {
         let permit = self.in_hand.acquire().await;
         let permit = permit.map_err(|_| Stop::Api("the Job is ending".into()))?;
-        let lapses = *self.lapses.lock().unwrap_or_else(PoisonError::into_inner);
-        match lapses {
-            Some(moment) if Instant::now() >= moment => {
-                Err(Stop::Superseded("the Lease has lapsed; the work".into()))
-            }
-            _ => Ok(permit),
+        if self.has_lapsed() {
+            return Err(Stop::Superseded("the Lease has lapsed; the work".into()));
         }
+        Ok(permit)
+    }
+
+    pub fn has_lapsed(&self) -> bool {
+        let lapses = *self.lapses.lock().unwrap_or_else(PoisonError::into_inner);
+        lapses.is_some_and(|moment| Instant::now() >= moment)
     }
 
     /// The Lease was renewed: writes may begin until this moment.
