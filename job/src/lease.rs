@@ -25,7 +25,8 @@ const RENEW: Duration = Duration::from_secs(5);
 /// A holder that is seen to renew for this long is at work, and this Job is one too many.
 const PATIENCE: Duration = Duration::from_secs(20);
 const SAY_EVERY: Duration = Duration::from_secs(10);
-const JOB_LABEL: &str = "batch.kubernetes.io/job-name";
+/// The label that a Job gives its pods.
+pub const JOB_LABEL: &str = "batch.kubernetes.io/job-name";
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// What came of asking for the Lease.

@@ -14,6 +14,7 @@ mod mover;
 mod observe;
 mod plan;
 mod pods;
+mod predecessors;
 mod preflight;
 mod quantity;
 mod report;
@@ -164,6 +165,11 @@ async fn leased(cluster: &Cluster, config: &Config) -> Result<Exit, Stop> {
         lost = held.as_ref().clone().keep() => Err(Stop::Api(lost)),
         _ = terminated.recv() => Err(Stop::Api("told to stop (SIGTERM)".into())),
     };
+    if outcome.is_ok()
+        && let Err(stop) = predecessors::let_go(cluster, config).await
+    {
+        tracing::warn!(why = %stop, "an earlier pod of this Job may stay Terminating on a lost node");
+    }
     // The write in hand is finished, and no other begins.
     cluster.gate().quiesce(LAST_WRITE).await;
     abort.abort();
