@@ -18,19 +18,26 @@ async fn ended_at_any_of_a_spread_of_writes_the_job_is_followed_by_one_that_ends
 -> Result<()> {
     let _alone = ONE_TEST_AT_A_TIME.lock().await;
     let cluster = Cluster::get().await?;
-    let (plain, group, failing) = tokio::try_join!(
-        Course::run(&cluster, Kind::Deployment, Ending::Migrated),
-        Course::run(&cluster, Kind::StatefulSet, Ending::Migrated),
-        Course::run(&cluster, Kind::Deployment, Ending::FailedLate),
-    )?;
-    // Those that take longest first.
-    let mut points = spread(&failing.kills(), 4);
-    points.extend(spread(&plain.outlivings(), 2));
-    points.extend(plain.double_kills(2));
-    points.extend(spread(&plain.terminations(), 2));
-    points.extend(spread(&group.kills(), 4));
-    points.extend(spread(&plain.kills(), 8));
-    run_points(&cluster, points, WORKERS).await
+    let plain = async {
+        let course = Course::run(&cluster, Kind::Deployment, Ending::Migrated).await?;
+        // Those that take longest first.
+        let mut points = spread(&course.outlivings(), 2);
+        points.extend(course.double_kills(2));
+        points.extend(spread(&course.terminations(), 2));
+        points.extend(spread(&course.kills(), 8));
+        run_points(&cluster, points, 3).await
+    };
+    let group = async {
+        let course = Course::run(&cluster, Kind::StatefulSet, Ending::Migrated).await?;
+        run_points(&cluster, spread(&course.kills(), 4), 2).await
+    };
+    let failing = async {
+        let course = Course::run(&cluster, Kind::Deployment, Ending::FailedLate).await?;
+        run_points(&cluster, spread(&course.kills(), 3), 3).await
+    };
+    // All of them, also when one fails.
+    let (plain, group, failing) = tokio::join!(plain, group, failing);
+    plain.and(group).and(failing)
 }
 
 /// Plays the points that follow from one run.
