@@ -1,9 +1,12 @@
 //! The only place that writes to the API: one field manager, a precondition on every write,
 //! retries while the API server cannot answer.
+//!
+//! Writes are boxed: each holds several states of its object, and a step is many calls deep.
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use kube::api::{
     Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, Resource,
 };
@@ -98,25 +101,31 @@ impl Cluster {
     }
 
     /// Creates an object, or returns the one of this name that exists.
-    pub async fn create<K: Object>(&self, api: &Api<K>, object: &K) -> Result<K, Stop> {
-        let params = PostParams {
-            field_manager: Some(FIELD_MANAGER.into()),
-            ..PostParams::default()
-        };
-        let _in_hand = self.gate.pass().await?;
-        match retried(|| api.create(&params, object)).await {
-            Err(kube::Error::Api(status)) if status.is_already_exists() => {
-                let name = object.name_any();
-                self.get(api, &name).await?.ok_or_else(|| {
-                    Stop::Api(format!(
-                        "{} {name} came and went while it was created",
-                        K::kind(&())
-                    ))
-                })
+    pub fn create<'a, K: Object>(
+        &'a self,
+        api: &'a Api<K>,
+        object: &'a K,
+    ) -> BoxFuture<'a, Result<K, Stop>> {
+        Box::pin(async move {
+            let params = PostParams {
+                field_manager: Some(FIELD_MANAGER.into()),
+                ..PostParams::default()
+            };
+            let _in_hand = self.gate.pass().await?;
+            match retried(|| api.create(&params, object)).await {
+                Err(kube::Error::Api(status)) if status.is_already_exists() => {
+                    let name = object.name_any();
+                    self.get(api, &name).await?.ok_or_else(|| {
+                        Stop::Api(format!(
+                            "{} {name} came and went while it was created",
+                            K::kind(&())
+                        ))
+                    })
+                }
+                Ok(created) if self.gate.has_lapsed() => Err(self.take_back(api, &created).await),
+                other => Ok(other?),
             }
-            Ok(created) if self.gate.has_lapsed() => Err(self.take_back(api, &created).await),
-            other => Ok(other?),
-        }
+        })
     }
 
     /// A create has no precondition: one that was under way while the Lease lapsed may have come
@@ -152,128 +161,134 @@ impl Cluster {
     ///
     /// `change` sees a state and returns the patch that it needs, or none when nothing is left to
     /// do. Each patch carries the UID and resourceVersion of the state that it was decided on.
-    pub async fn update<K: Object>(
-        &self,
-        api: &Api<K>,
+    pub fn update<'a, K: Object>(
+        &'a self,
+        api: &'a Api<K>,
         known: K,
-        change: impl Fn(&K) -> Result<Option<Value>, Stop>,
-    ) -> Result<K, Stop> {
-        let name = known.name_any();
-        let params = PatchParams {
-            field_manager: Some(FIELD_MANAGER.into()),
-            ..PatchParams::default()
-        };
-        let mut state = known;
-        for _ in 0..CONFLICTS {
-            let Some(mut patch) = change(&state)? else {
-                return Ok(state);
+        change: impl Fn(&K) -> Result<Option<Value>, Stop> + Send + Sync + 'a,
+    ) -> BoxFuture<'a, Result<K, Stop>> {
+        Box::pin(async move {
+            let name = known.name_any();
+            let params = PatchParams {
+                field_manager: Some(FIELD_MANAGER.into()),
+                ..PatchParams::default()
             };
-            patch["metadata"]["uid"] = json!(state.uid());
-            patch["metadata"]["resourceVersion"] = json!(state.resource_version());
-            let merge = Patch::Merge(&patch);
-            let in_hand = self.gate.pass().await?;
-            let answer = retried(|| api.patch(&name, &params, &merge)).await;
-            drop(in_hand);
-            match answer {
-                Ok(changed) => return Ok(changed),
-                Err(kube::Error::Api(status)) if status.is_conflict() => {}
-                Err(error) => return Err(error.into()),
+            let mut state = known;
+            for _ in 0..CONFLICTS {
+                let Some(mut patch) = change(&state)? else {
+                    return Ok(state);
+                };
+                patch["metadata"]["uid"] = json!(state.uid());
+                patch["metadata"]["resourceVersion"] = json!(state.resource_version());
+                let merge = Patch::Merge(&patch);
+                let in_hand = self.gate.pass().await?;
+                let answer = retried(|| api.patch(&name, &params, &merge)).await;
+                drop(in_hand);
+                match answer {
+                    Ok(changed) => return Ok(changed),
+                    Err(kube::Error::Api(status)) if status.is_conflict() => {}
+                    Err(error) => return Err(error.into()),
+                }
+                state = self.reread(api, &state).await?;
             }
-            state = self.reread(api, &state).await?;
-        }
-        Err(Stop::Api(format!(
-            "{} {name} changes faster than it can be written",
-            K::kind(&())
-        )))
+            Err(Stop::Api(format!(
+                "{} {name} changes faster than it can be written",
+                K::kind(&())
+            )))
+        })
     }
 
     /// Like [`update`](Self::update), by JSON patches: these can remove a field that a merge
     /// patch of a newer form would bring back.
-    pub async fn update_json<K: Object>(
-        &self,
-        api: &Api<K>,
+    pub fn update_json<'a, K: Object>(
+        &'a self,
+        api: &'a Api<K>,
         known: K,
-        change: impl Fn(&K) -> Result<Option<Vec<Value>>, Stop>,
-    ) -> Result<K, Stop> {
-        let name = known.name_any();
-        let params = PatchParams {
-            field_manager: Some(FIELD_MANAGER.into()),
-            ..PatchParams::default()
-        };
-        let mut state = known;
-        for _ in 0..CONFLICTS {
-            let Some(operations) = change(&state)? else {
-                return Ok(state);
+        change: impl Fn(&K) -> Result<Option<Vec<Value>>, Stop> + Send + Sync + 'a,
+    ) -> BoxFuture<'a, Result<K, Stop>> {
+        Box::pin(async move {
+            let name = known.name_any();
+            let params = PatchParams {
+                field_manager: Some(FIELD_MANAGER.into()),
+                ..PatchParams::default()
             };
-            let mut all = vec![
-                json!({"op": "test", "path": "/metadata/uid", "value": state.uid()}),
-                json!({"op": "test", "path": "/metadata/resourceVersion", "value": state.resource_version()}),
-            ];
-            all.extend(operations);
-            let patch: json_patch::Patch =
-                serde_json::from_value(Value::Array(all)).expect("operations are JSON patches");
-            let patch = Patch::<()>::Json(patch);
-            let in_hand = self.gate.pass().await?;
-            let answer = retried(|| api.patch(&name, &params, &patch)).await;
-            drop(in_hand);
-            match answer {
-                Ok(changed) => return Ok(changed),
-                // A test that fails is 422 here, and 409 when the object changed in between.
-                Err(kube::Error::Api(status)) if matches!(status.code, 409 | 422) => {
-                    let newer = self.reread(api, &state).await?;
-                    if newer.resource_version() == state.resource_version() {
-                        return Err(Stop::Refused(status.message));
+            let mut state = known;
+            for _ in 0..CONFLICTS {
+                let Some(operations) = change(&state)? else {
+                    return Ok(state);
+                };
+                let mut all = vec![
+                    json!({"op": "test", "path": "/metadata/uid", "value": state.uid()}),
+                    json!({"op": "test", "path": "/metadata/resourceVersion", "value": state.resource_version()}),
+                ];
+                all.extend(operations);
+                let patch: json_patch::Patch =
+                    serde_json::from_value(Value::Array(all)).expect("operations are JSON patches");
+                let patch = Patch::<()>::Json(patch);
+                let in_hand = self.gate.pass().await?;
+                let answer = retried(|| api.patch(&name, &params, &patch)).await;
+                drop(in_hand);
+                match answer {
+                    Ok(changed) => return Ok(changed),
+                    // A test that fails is 422 here, and 409 when the object changed in between.
+                    Err(kube::Error::Api(status)) if matches!(status.code, 409 | 422) => {
+                        let newer = self.reread(api, &state).await?;
+                        if newer.resource_version() == state.resource_version() {
+                            return Err(Stop::Refused(status.message));
+                        }
+                        state = newer;
                     }
-                    state = newer;
+                    Err(error) => return Err(error.into()),
                 }
-                Err(error) => return Err(error.into()),
             }
-        }
-        Err(Stop::Api(format!(
-            "{} {name} changes faster than it can be written",
-            K::kind(&())
-        )))
+            Err(Stop::Api(format!(
+                "{} {name} changes faster than it can be written",
+                K::kind(&())
+            )))
+        })
     }
 
     /// Deletes an object in exactly this state; if it has changed, `still` decides about the new
     /// one. Gone already is fine. `grace` is in seconds; none is the object's own.
-    pub async fn delete<K: Object>(
-        &self,
-        api: &Api<K>,
+    pub fn delete<'a, K: Object>(
+        &'a self,
+        api: &'a Api<K>,
         known: K,
         grace: Option<u32>,
-        still: impl Fn(&K) -> Result<(), Stop>,
-    ) -> Result<(), Stop> {
-        let name = known.name_any();
-        let mut state = known;
-        for _ in 0..CONFLICTS {
-            still(&state)?;
-            let params = DeleteParams {
-                grace_period_seconds: grace,
-                preconditions: Some(Preconditions {
-                    uid: state.uid(),
-                    resource_version: state.resource_version(),
-                }),
-                ..DeleteParams::default()
-            };
-            let in_hand = self.gate.pass().await?;
-            let answer = retried(|| api.delete(&name, &params)).await;
-            drop(in_hand);
-            match answer {
-                Ok(_) => return Ok(()),
-                Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
-                Err(kube::Error::Api(status)) if status.is_conflict() => {}
-                Err(error) => return Err(error.into()),
+        still: impl Fn(&K) -> Result<(), Stop> + Send + Sync + 'a,
+    ) -> BoxFuture<'a, Result<(), Stop>> {
+        Box::pin(async move {
+            let name = known.name_any();
+            let mut state = known;
+            for _ in 0..CONFLICTS {
+                still(&state)?;
+                let params = DeleteParams {
+                    grace_period_seconds: grace,
+                    preconditions: Some(Preconditions {
+                        uid: state.uid(),
+                        resource_version: state.resource_version(),
+                    }),
+                    ..DeleteParams::default()
+                };
+                let in_hand = self.gate.pass().await?;
+                let answer = retried(|| api.delete(&name, &params)).await;
+                drop(in_hand);
+                match answer {
+                    Ok(_) => return Ok(()),
+                    Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
+                    Err(kube::Error::Api(status)) if status.is_conflict() => {}
+                    Err(error) => return Err(error.into()),
+                }
+                match self.get(api, &name).await? {
+                    Some(newer) if newer.uid() == state.uid() => state = newer,
+                    _ => return Ok(()),
+                }
             }
-            match self.get(api, &name).await? {
-                Some(newer) if newer.uid() == state.uid() => state = newer,
-                _ => return Ok(()),
-            }
-        }
-        Err(Stop::Api(format!(
-            "{} {name} changes faster than it can be deleted",
-            K::kind(&())
-        )))
+            Err(Stop::Api(format!(
+                "{} {name} changes faster than it can be deleted",
+                K::kind(&())
+            )))
+        })
     }
 
     /// The newest state of an object that must still be the same one.

@@ -30,18 +30,18 @@ pub enum End {
 pub async fn drive(run: &Run, group: &mut Group) -> Result<End, Stop> {
     let (mut repeats, mut moves) = (0, 0);
     loop {
-        let stop = match advance(run, group).await {
+        let stop = match Box::pin(advance(run, group)).await {
             Ok(()) => return Ok(end_of(group)),
             Err(stop) => stop,
         };
         match stop {
             Stop::Repeat(why) if repeats < REPEATS => {
                 repeats += 1;
-                back::repeat(run, group, &why).await?;
+                Box::pin(back::repeat(run, group, &why)).await?;
             }
             Stop::Moved(why) if moves < MOVES => {
                 moves += 1;
-                back::stage_elsewhere(run, group, &why).await?;
+                Box::pin(back::stage_elsewhere(run, group, &why)).await?;
             }
             Stop::NotReady(why) => return unfinished(run, group, why).await,
             // Applications have run on their destinations: nothing goes back by itself.
@@ -165,7 +165,7 @@ pub async fn take_over(run: &Run, group: &mut Group) -> Result<(), Stop> {
             .unwrap_or_default();
         back::turn(run, group, &why, outcome).await
     } else if let Some(why) = lost {
-        back::turn(run, group, &why, Outcome::Failed).await
+        Box::pin(back::turn(run, group, &why, Outcome::Failed)).await
     } else {
         back::put_back(run, group).await
     }

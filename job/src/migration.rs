@@ -81,7 +81,7 @@ impl Migration {
         &mut self,
         cluster: &Cluster,
         with: Value,
-        applies: impl Fn(Option<&Record>) -> bool,
+        applies: impl Fn(Option<&Record>) -> bool + Send + Sync,
     ) -> Result<(), Stop> {
         let record = &self.record;
         let json = record.to_json();

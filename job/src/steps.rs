@@ -23,17 +23,17 @@ mod vacate;
 /// Makes true what comes after the phase of the claims that are furthest behind.
 pub async fn next(run: &Run, group: &mut Group) -> Result<(), Stop> {
     match group.behind() {
-        Phase::Planned => stage::run(run, group).await,
-        Phase::Staged => retain::run(run, group).await,
-        Phase::Retained => fence::run(run, group).await,
-        Phase::Fenced => freeze::run(run, group).await,
-        Phase::Frozen => copy::run(run, group).await,
-        Phase::Copied => copy::verify(run, group).await,
-        Phase::Verified => reserve::run(run, group).await,
-        Phase::Reserved => vacate::run(run, group).await,
-        Phase::Vacated => rebind::run(run, group).await,
-        Phase::Rebound => restore::run(run, group).await,
-        Phase::Restored => thaw::run(run, group).await,
-        Phase::Thawed | Phase::Done => finish::run(run, group).await,
+        Phase::Planned => Box::pin(stage::run(run, group)).await,
+        Phase::Staged => Box::pin(retain::run(run, group)).await,
+        Phase::Retained => Box::pin(fence::run(run, group)).await,
+        Phase::Fenced => Box::pin(freeze::run(run, group)).await,
+        Phase::Frozen => Box::pin(copy::run(run, group)).await,
+        Phase::Copied => Box::pin(copy::verify(run, group)).await,
+        Phase::Verified => Box::pin(reserve::run(run, group)).await,
+        Phase::Reserved => Box::pin(vacate::run(run, group)).await,
+        Phase::Vacated => Box::pin(rebind::run(run, group)).await,
+        Phase::Rebound => Box::pin(restore::run(run, group)).await,
+        Phase::Restored => Box::pin(thaw::run(run, group)).await,
+        Phase::Thawed | Phase::Done => Box::pin(finish::run(run, group)).await,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures::{StreamExt, pin_mut};
+use futures::StreamExt;
 use kube::api::Api;
 use kube::runtime::{WatchStreamExt, watcher};
 use tokio::time::Instant;
@@ -32,7 +32,8 @@ pub async fn wait_for<K: Object, T>(
     mut look: impl FnMut(Option<&K>) -> Seen<T>,
 ) -> Result<T, Stop> {
     let states = watcher::watch_object(api.clone(), name).default_backoff();
-    pin_mut!(states);
+    // Boxed: it holds whole states of the object, and waits are many calls deep.
+    let mut states = states.boxed();
     let started = Instant::now();
     let mut missing = String::from("nothing was seen yet");
     loop {
