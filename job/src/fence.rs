@@ -150,18 +150,20 @@ impl Fence {
         }
     }
 
-    /// Takes down what an earlier Job may have left after its last group.
-    pub async fn tidy_if_left(&self) -> Result<(), Stop> {
-        let name = names::fence_object(&self.config.release());
-        let left = self
-            .cluster
-            .get(&self.cluster.all::<ValidatingAdmissionPolicy>(), &name)
-            .await?;
-        if left.is_some() {
-            self.tidy().await
-        } else {
-            Ok(())
+    /// Puts what an earlier Job has left in order before anything else is done: a fence that lacks
+    /// a part would refuse even this Job's own claims.
+    pub async fn settle(&self) -> Result<(), Stop> {
+        let mut state = self.state.lock().await;
+        if !state.fenced.is_empty() {
+            state.ca = self.ca().await?;
+            return self.apply(&mut state).await;
         }
+        let name = names::fence_object(&self.config.release());
+        let policies = self.cluster.all::<ValidatingAdmissionPolicy>();
+        if self.cluster.get(&policies, &name).await?.is_some() {
+            self.take_down(&mut state).await?;
+        }
+        Ok(())
     }
 
     async fn apply(&self, state: &mut MutexGuard<'_, State>) -> Result<(), Stop> {

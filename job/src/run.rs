@@ -123,6 +123,7 @@ pub async fn execute(
         config,
     };
     let unfinished = unfinished(&run, &observed).await?;
+    run.fence.settle().await?;
     let has_resumed = !unfinished.is_empty();
     if has_resumed {
         drive_all(&run, Group::gather(unfinished), Begun::ByAnEarlierJob).await?;
@@ -152,7 +153,6 @@ pub async fn execute(
         return Ok(Exit::Refused);
     }
     if plan.groups.is_empty() && !plan.has_failed && run.report.lock().await.claims.is_empty() {
-        run.fence.tidy_if_left().await?;
         tracing::info!(class = %run.config.source_sc, "no claim of this StorageClass is to be moved; nothing to do");
         return Ok(Exit::Done);
     }
