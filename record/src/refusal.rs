@@ -31,7 +31,7 @@ pub fn claim(record: &Record) -> String {
 /// A stopped workload that somebody wants to scale up.
 pub fn scale_up(record: &Record, workload: &Workload) -> String {
     format!(
-        "pvmigrate has stopped {} while it migrates claim {} to StorageClass {} (run {}, {:?}): it will be scaled back up by itself when that is done; {}",
+        "pvmigrate stops {} while it migrates claim {} to StorageClass {} (run {}, {:?}): it will be scaled back up by itself when that is done; {}",
         workload,
         record.claim,
         record.destination_class,

@@ -128,7 +128,7 @@ fn a_scale_up_names_the_workload_and_its_claim() {
     let sentence = verdict(&request(STATEFULSET_SCALE_UP), &record).unwrap();
     assert!(
         sentence.starts_with(
-            "pvmigrate has stopped StatefulSet fixtures/db while it migrates claim fixtures/data"
+            "pvmigrate stops StatefulSet fixtures/db while it migrates claim fixtures/data"
         ),
         "{sentence}"
     );

@@ -51,7 +51,7 @@ async fn nobody_can_use_a_claim_or_start_a_workload_that_is_under_migration() {
                 uid: String::new(),
             };
             let sentence = format!(
-                "pvmigrate has stopped {stopped} while it migrates claim {}/{name} to StorageClass {dest} (run {run}, Fenced): it will be scaled back up by itself when that is done; {follow}",
+                "pvmigrate stops {stopped} while it migrates claim {}/{name} to StorageClass {dest} (run {run}, Fenced): it will be scaled back up by itself when that is done; {follow}",
                 test.namespace
             );
             expect_refusal(scale(test, &user, kind, workload, 1).await, &sentence)?;
@@ -64,7 +64,7 @@ async fn nobody_can_use_a_claim_or_start_a_workload_that_is_under_migration() {
             .kubectl(&["scale", "deployment/web", "--replicas=1", "-n", &test.namespace, &as_user])
             .await?;
         ensure!(
-            refused.code == Some(1) && refused.stderr.contains("pvmigrate has stopped Deployment "),
+            refused.code == Some(1) && refused.stderr.contains("pvmigrate stops Deployment "),
             "{refused:?}"
         );
 
