@@ -14,6 +14,7 @@
 mod application;
 mod course;
 mod end;
+mod left;
 mod point;
 mod release;
 mod scene;

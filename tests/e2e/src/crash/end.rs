@@ -5,22 +5,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::admissionregistration::v1::{
-    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration,
-};
-use k8s_openapi::api::core::v1::{
-    ConfigMap, PersistentVolume, PersistentVolumeClaim, ServiceAccount,
-};
-use k8s_openapi::serde::de::DeserializeOwned;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim};
 use kube::api::{Api, ListParams};
 use kube::{Resource, ResourceExt};
 use pvmigrate_record::names;
 use pvmigrate_record::phase::{Heading, Phase};
-use pvmigrate_record::record::{Outcome, Record, Release as Named};
+use pvmigrate_record::record::{Outcome, Record};
 
 use super::application::{look, pods};
+use super::left::{folders, no_fence};
 use super::point::Ending;
-use super::release::NAME;
 use super::scene::Scene;
 use crate::wait_for;
 
@@ -34,7 +28,7 @@ pub async fn check(scene: &Scene<'_>, ending: Ending) -> Result<()> {
         workload(scene).await?;
         let claims = claims(scene).await?;
         volumes(scene, &claims, ending).await?;
-        nothing_is_left(scene).await?;
+        no_fence(scene).await?;
         report(scene, ending).await?;
         folders(scene, ending)
     })
@@ -184,42 +178,6 @@ fn standing(volume: &PersistentVolume) -> (String, String, Option<String>) {
     )
 }
 
-/// No layer of the fence, and none of its parameters.
-async fn nothing_is_left(scene: &Scene<'_>) -> Result<()> {
-    let client = &scene.release.cluster.client;
-    let release = Named {
-        namespace: scene.release.namespace.clone(),
-        name: NAME.into(),
-    };
-    let name = names::fence_object(&release);
-    absent(
-        &Api::<ValidatingWebhookConfiguration>::all(client.clone()),
-        &name,
-    )
-    .await?;
-    absent(
-        &Api::<ValidatingAdmissionPolicy>::all(client.clone()),
-        &name,
-    )
-    .await?;
-    absent(
-        &Api::<ValidatingAdmissionPolicyBinding>::all(client.clone()),
-        &name,
-    )
-    .await?;
-    let parameters = Api::<ServiceAccount>::namespaced(client.clone(), &release.namespace);
-    absent(&parameters, &names::fence_claims(&release)).await
-}
-
-async fn absent<K>(api: &Api<K>, name: &str) -> Result<()>
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
-{
-    let found = api.get_opt(name).await?;
-    ensure!(found.is_none(), "{} {name} is left over", K::kind(&()));
-    Ok(())
-}
-
 /// The run's ConfigMap, which every run of a release has one of, says how it ended.
 async fn report(scene: &Scene<'_>, ending: Ending) -> Result<()> {
     let client = scene.release.cluster.client.clone();
@@ -238,44 +196,6 @@ async fn report(scene: &Scene<'_>, ending: Ending) -> Result<()> {
     ensure!(
         state.as_deref() == Some(wanted),
         "the run's ConfigMap says {state:?}"
-    );
-    Ok(())
-}
-
-/// On the test bed, where volumes are folders: as many as there are volumes.
-fn folders(scene: &Scene<'_>, ending: Ending) -> Result<()> {
-    let Some(bed) = &scene.release.cluster.bed else {
-        return Ok(());
-    };
-    let mark = format!("_{}_", scene.namespace);
-    let mut found = [Vec::new(), Vec::new()];
-    for disk in std::fs::read_dir(&bed.state)? {
-        let name = disk?.file_name().to_string_lossy().into_owned();
-        let Some(class) = ["ext4-node-", "xfs-node-"]
-            .iter()
-            .position(|d| name.starts_with(d))
-        else {
-            continue;
-        };
-        let path = bed.state.join(&name);
-        if !path.is_dir() {
-            continue;
-        }
-        for folder in std::fs::read_dir(path)? {
-            let folder = folder?.file_name().to_string_lossy().into_owned();
-            if folder.contains(&mark) {
-                found[class].push(folder);
-            }
-        }
-    }
-    let claims = scene.kind.claims().len();
-    let wanted = match ending {
-        Ending::Migrated => [claims, claims],
-        Ending::FailedEarly | Ending::FailedLate => [claims, 0],
-    };
-    ensure!(
-        found.each_ref().map(Vec::len) == wanted,
-        "folders are left: {found:?}"
     );
     Ok(())
 }
