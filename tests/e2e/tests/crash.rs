@@ -25,7 +25,7 @@ async fn ended_at_any_of_a_spread_of_writes_the_job_is_followed_by_one_that_ends
         points.extend(course.double_kills(2));
         points.extend(spread(&course.terminations(), 2));
         points.extend(spread(&course.kills(), 8));
-        run_points(&cluster, points, 3).await
+        run_points(&cluster, points, 4).await
     };
     let group = async {
         let course = Course::run(&cluster, Kind::StatefulSet, Ending::Migrated).await?;
