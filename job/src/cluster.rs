@@ -130,18 +130,30 @@ impl Cluster {
 
     /// A create has no precondition: one that was under way while the Lease lapsed may have come
     /// after a newer Job's end, and nobody else would remove what is ours alone.
+    ///
+    /// By its UID: what came too late was adopted by nobody, but controllers may have written it.
+    /// In a task of its own, for the step that waits may be dropped.
     async fn take_back<K: Object>(&self, api: &Api<K>, created: &K) -> Stop {
-        let name = created.name_any();
         if created.labels().contains_key(names::RUN) {
+            let (api, name) = (api.clone(), created.name_any());
             let params = DeleteParams {
                 preconditions: Some(Preconditions {
                     uid: created.uid(),
-                    resource_version: created.resource_version(),
+                    resource_version: None,
                 }),
                 ..DeleteParams::default()
             };
-            if let Err(error) = api.delete(&name, &params).await {
-                tracing::warn!(kind = %K::kind(&()), %name, %error, "it came too late and stays");
+            let taken_back = tokio::spawn(async move {
+                match api.delete(&name, &params).await {
+                    Err(kube::Error::Api(status)) if status.is_not_found() => {}
+                    Err(error) => {
+                        tracing::warn!(kind = %K::kind(&()), %name, %error, "it came too late and stays");
+                    }
+                    Ok(_) => {}
+                }
+            });
+            if let Err(error) = taken_back.await {
+                tracing::warn!(%error, "what came too late could not be taken back");
             }
         }
         Stop::Superseded("the Lease has lapsed; the work".into())

@@ -1,6 +1,8 @@
 //! `pvmigrate run` is the Job; `pvmigrate status` shows how far migrations are. This file wires,
 //! and turns errors into exit codes; nothing else does.
 
+#![warn(clippy::large_futures)]
+
 mod causes;
 mod claim;
 mod cluster;
