@@ -10,10 +10,10 @@ use anyhow::{Context, Result, anyhow, ensure};
 use crate::command::{retry, run};
 use crate::control_plane::{await_api, await_services, kubectl, start_api, start_rest};
 use crate::{
-    Bed, NODES, containers, disks, images, install, kubelet, network, pki, process, storage,
+    Bed, NODES, containers, csi, disks, images, install, kubelet, network, pki, process, storage,
 };
 
-/// What runs besides containerd and kubelet of each node.
+/// What runs besides containerd and kubelet of each node, and what belongs to the CSI driver.
 const SHARED: [&str; 6] = [
     "local-path-provisioner",
     "kube-proxy",
@@ -24,7 +24,7 @@ const SHARED: [&str; 6] = [
 ];
 
 /// Makes sure that a healthy cluster runs: nothing to do, or a kubelet that a test left stopped, or
-/// a boot from nothing after cleaning what a crash left.
+/// a CSI driver that does not run or is an older one, or a boot from nothing after cleaning what a crash left.
 pub fn up(bed: &Bed) -> Result<()> {
     ensure!(
         rustix::process::geteuid().is_root(),
@@ -32,7 +32,9 @@ pub fn up(bed: &Bed) -> Result<()> {
     );
     let _lock = bed.lock()?;
     if heal(bed).is_ok() {
-        return Ok(());
+        // What stands beside the cluster needs no new boot, and is no reason for one.
+        install(bed)?;
+        return csi::start(bed);
     }
     install(bed)?;
     clean(bed)?;
@@ -58,7 +60,8 @@ pub fn status(bed: &Bed) -> String {
         };
         format!("{name} {state}\n")
     };
-    names().into_iter().map(line).collect()
+    let csi = csi::names().map(String::from);
+    names().into_iter().chain(csi).map(line).collect()
 }
 
 fn names() -> Vec<String> {
@@ -95,6 +98,7 @@ fn boot(bed: &Bed) -> Result<()> {
     }
     start_rest(bed)?;
     storage::create(bed)?;
+    csi::start(bed)?;
     await_whole(bed)?;
     fs::write(bed.state.join("booted"), "").context("noting that the cluster is up")
 }
@@ -138,7 +142,7 @@ fn clean(bed: &Bed) -> Result<()> {
     for node in &NODES {
         kubelet::stop(bed, node)?;
     }
-    for name in SHARED {
+    for name in csi::names().chain(SHARED) {
         process::stop(bed, name)?;
     }
     thread::scope(|scope| {

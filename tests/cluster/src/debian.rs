@@ -4,9 +4,10 @@ use anyhow::{Result, ensure};
 
 use crate::command::{run, run_loud};
 
-const PACKAGES: [&str; 20] = [
+const PACKAGES: [&str; 21] = [
     "acl",
     "attr",
+    "btrfs-progs",
     "buildah",
     "busybox-static",
     "conntrack",

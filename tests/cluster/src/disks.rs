@@ -70,24 +70,25 @@ fn make(bed: &Bed, node: &Node, kind: FileSystem) -> Result<()> {
     Ok(())
 }
 
-/// Unmounts all that lies under the state folder, and frees loop devices that are left.
+/// Unmounts all that lies under the state folder, and frees the loop devices of its files.
 pub fn remove(bed: &Bed) -> Result<()> {
+    // Before the mounts: a device that is in use goes when its last user does, and once a file's
+    // mount is gone, nothing says any more that the file was ours.
+    free_devices(bed)?;
     // Later mounts may lie in or on earlier ones: the last goes first.
     for point in mounts_under(&bed.state)?.iter().rev() {
         run(Command::new("umount").arg("-l").arg(point))?;
     }
-    for (node, kind) in NODES
-        .iter()
-        .flat_map(|node| FileSystem::ALL.map(|kind| (node, kind)))
-    {
-        let image = folder(bed, node, kind).with_extension("img");
-        if !image.exists() {
+    free_devices(bed)
+}
+
+fn free_devices(bed: &Bed) -> Result<()> {
+    let devices = run(Command::new("losetup").args(["-n", "-O", "NAME,BACK-FILE"]))?;
+    for line in devices.lines() {
+        let Some((device, file)) = line.split_once(char::is_whitespace) else {
             continue;
-        }
-        let devices = run(Command::new("losetup")
-            .args(["-n", "-O", "NAME", "-j"])
-            .arg(&image))?;
-        for device in devices.split_whitespace() {
+        };
+        if Path::new(file.trim()).starts_with(&bed.state) {
             // The kernel may have freed it between the list and now.
             let _ = run(Command::new("losetup").args(["-d", device]));
         }

@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use anyhow::Result;
 use serde_json::json;
 
@@ -21,7 +23,7 @@ pub fn start(bed: &Bed, node: &Node) -> Result<()> {
         &[
             format!("--config={}", config.display()),
             format!("--kubeconfig={}", kubeconfig(bed, node.name).display()),
-            format!("--root-dir={}", folder.join("kubelet").display()),
+            format!("--root-dir={}", root(bed, node).display()),
             format!("--cert-dir={}", folder.join("kubelet-pki").display()),
             format!("--hostname-override={}", node.name),
             format!("--node-ip={}", node.address()),
@@ -34,6 +36,11 @@ pub fn start(bed: &Bed, node: &Node) -> Result<()> {
 /// 16 s.
 pub fn stop(bed: &Bed, node: &Node) -> Result<()> {
     process::stop(bed, &process_name(node))
+}
+
+/// Where a node's kubelet keeps what it mounts, and finds the plugins that register.
+pub fn root(bed: &Bed, node: &Node) -> PathBuf {
+    bed.node_folder(node).join("kubelet")
 }
 
 pub fn process_name(node: &Node) -> String {

@@ -1,12 +1,13 @@
-//! A real Kubernetes cluster on one machine, from packages: two nodes, two storage classes on two
-//! file systems, up in seconds.
+//! A real Kubernetes cluster on one machine, from packages: two nodes, storage that lies on a node
+//! and storage that is attached to one, up in seconds.
 //!
 //! ```text
 //!   programs ──► disks, network, certificates ──► etcd, API server, containerd a and b
 //!   (cached)                                            │
 //!                images ──► both nodes ◄────────────────┤
 //!                                                       ▼
-//!   controller manager, scheduler, kube-proxy, kubelet a and b, local-path-provisioner
+//!   controller manager, scheduler, kube-proxy, kubelet a and b, local-path-provisioner,
+//!   CSI driver and its sidecars
 //! ```
 //!
 //! Everything that runs carries a mark in its environment, and everything that lies on disk or is
@@ -18,6 +19,8 @@ mod boot;
 mod command;
 mod containers;
 mod control_plane;
+mod csi;
+mod csi_objects;
 mod debian;
 mod disks;
 mod images;
@@ -32,6 +35,7 @@ pub use archive::{Archive, ImageConfig};
 pub use bed::{Bed, CACHE_VARIABLE, NODES, Node, STATE_VARIABLE, node};
 pub use boot::{down, status, up};
 pub use containers::load;
+pub use csi::{DRIVER as CSI_DRIVER, faults_folder as csi_faults_folder};
 pub use images::TOOLS_IMAGE;
 pub use kubelet::{start as start_kubelet, stop as stop_kubelet};
 pub use programs::{ensure as ensure_programs, ensure_cargo_deny};

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -56,6 +56,11 @@ pub fn start(bed: &Bed, name: &str, program: &Path, arguments: &[String]) -> Res
 /// Whether the process of this name runs.
 pub fn is_alive(bed: &Bed, name: &str) -> bool {
     id(bed, name).is_some_and(|id| is_ours(bed, id))
+}
+
+/// When the process of this name was started last.
+pub fn started(bed: &Bed, name: &str) -> Option<SystemTime> {
+    fs::metadata(id_file(bed, name)).ok()?.modified().ok()
 }
 
 /// Ends the process of this name at once, and returns when it is gone.

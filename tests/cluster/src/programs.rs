@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::Bed;
+use crate::archive::digest;
 use crate::bed::write;
 use crate::command::run_loud;
 
@@ -59,7 +60,7 @@ pub fn ensure_cargo_deny(bed: &Bed) -> Result<()> {
     )
 }
 
-fn builds() -> [Build; 4] {
+fn builds() -> [Build; 6] {
     // Without its version the server calls itself v0.0.0-master, and charts refuse it.
     let version = format!(
         "-s -w -X k8s.io/component-base/version.gitVersion={KUBERNETES} \
@@ -87,6 +88,30 @@ fn builds() -> [Build; 4] {
                 "k8s.io/kubernetes/cmd/kubelet",
             ],
             ldflags: version,
+        },
+        Build {
+            programs: &[
+                "csi-attacher",
+                "csi-provisioner",
+                "csi-resizer",
+                "csi-snapshotter",
+                "snapshot-controller",
+            ],
+            module: Some("csi"),
+            packages: &[
+                "github.com/kubernetes-csi/external-attacher/v4/cmd/csi-attacher",
+                "github.com/kubernetes-csi/external-provisioner/v6/cmd/csi-provisioner",
+                "github.com/kubernetes-csi/external-resizer/v2/cmd/csi-resizer",
+                "github.com/kubernetes-csi/external-snapshotter/v8/cmd/csi-snapshotter",
+                "github.com/kubernetes-csi/external-snapshotter/v8/cmd/snapshot-controller",
+            ],
+            ldflags: "-s -w".into(),
+        },
+        Build {
+            programs: &["csi-driver"],
+            module: Some("csi"),
+            packages: &["./csi-driver"],
+            ldflags: "-s -w".into(),
         },
         Build {
             programs: &["local-path-provisioner"],
@@ -165,6 +190,10 @@ impl Build {
                 recipe += &fs::read_to_string(&path)
                     .with_context(|| format!("reading {}", path.display()))?;
             }
+            let own = self.packages.iter().filter(|name| name.starts_with("./"));
+            for package in own {
+                recipe += &sources(&module_folder(module).join(package))?;
+            }
         }
         Ok(recipe)
     }
@@ -174,7 +203,21 @@ impl Build {
     }
 }
 
-fn module_folder(module: &str) -> PathBuf {
+/// A digest of a package's files, tests apart.
+fn sources(package: &Path) -> Result<String> {
+    let listed = fs::read_dir(package).with_context(|| format!("reading {}", package.display()))?;
+    let mut files: Vec<PathBuf> = listed.filter_map(|file| Some(file.ok()?.path())).collect();
+    files.retain(|file| !file.to_string_lossy().ends_with("_test.go"));
+    files.sort();
+    let mut all = Vec::new();
+    for file in files {
+        all.extend(fs::read(&file).with_context(|| format!("reading {}", file.display()))?);
+    }
+    Ok(digest(&all))
+}
+
+/// Where a module of `tests/cluster/go` lies.
+pub fn module_folder(module: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("go")
         .join(module)
