@@ -15,8 +15,9 @@ import (
 
 const mib = 1 << 20
 
-// leastOf is the smallest size that each file system can have; mkfs.xfs of Debian refuses 300 MB.
-var leastOf = map[string]int64{"ext4": mib, "xfs": 301 * mib, "btrfs": 128 * mib}
+// leastOf is the smallest size that each file system can have: mkfs.xfs of Debian refuses 300 MB, and
+// the kernel does not resize btrfs to less than 256 MiB.
+var leastOf = map[string]int64{"ext4": mib, "xfs": 301 * mib, "btrfs": 256 * mib}
 
 // command runs to its end; what it complained about is the error.
 func command(ctx context.Context, name string, arguments ...string) (string, error) {
@@ -77,7 +78,9 @@ func format(ctx context.Context, device, kind string) error {
 	return err
 }
 
-// grow makes a mounted file system as large as its device.
+// grow makes a mounted file system as large as its device. Where root has no CAP_SYS_RESOURCE, the
+// kernel does not grow a mounted ext4: that one then grows when it is mounted next, which is what the
+// code of the error tells the kubelet.
 func grow(ctx context.Context, device, kind, point string) error {
 	if _, err := command(ctx, "losetup", "--set-capacity", device); err != nil {
 		return err
@@ -86,12 +89,28 @@ func grow(ctx context.Context, device, kind, point string) error {
 	switch kind {
 	case "ext4":
 		_, err = command(ctx, "resize2fs", device)
+		if err != nil && strings.Contains(err.Error(), "Permission denied") {
+			err = status.Errorf(codes.FailedPrecondition, "%v: it grows when it is mounted next", err)
+		}
 	case "xfs":
 		_, err = command(ctx, "xfs_growfs", point)
 	case "btrfs":
 		_, err = command(ctx, "btrfs", "filesystem", "resize", "max", point)
 	}
 	return err
+}
+
+// growUnmounted does it before a mount, for ext4; the others can only grow mounted.
+func growUnmounted(ctx context.Context, device, kind string) error {
+	if kind != "ext4" {
+		return nil
+	}
+	// Exit code 1 says that it was repaired; resize2fs wants a check, not a particular outcome.
+	_, checked := command(ctx, "e2fsck", "-f", "-p", device)
+	if _, err := command(ctx, "resize2fs", device); err != nil {
+		return errors.Join(err, checked)
+	}
+	return nil
 }
 
 // create makes a sparse file, from nothing or from another file, and is done only when all of it

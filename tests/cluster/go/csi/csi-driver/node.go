@@ -72,11 +72,23 @@ func (n *nodeServer) NodeStageVolume(ctx context.Context, request *csi.NodeStage
 		return done, nil
 	}
 	there, err := at(request.StagingTargetPath)
-	if err != nil || there != nil {
-		return done, err
+	if err != nil {
+		return nil, err
+	}
+	if there != nil {
+		return done, n.grow(ctx, volume, used, request.StagingTargetPath)
 	}
 	if err := format(ctx, used, volume.FileSystem); err != nil {
 		return nil, err
+	}
+	elsewhere, err := mountsOf(used)
+	if err != nil {
+		return nil, err
+	}
+	if volume.Grow && len(elsewhere) == 0 {
+		if err := growUnmounted(ctx, used, volume.FileSystem); err != nil {
+			return nil, err
+		}
 	}
 	options := mountOptions(volume, n.node.name, request.VolumeCapability.GetMount().GetMountFlags())
 	if err := os.MkdirAll(request.StagingTargetPath, 0o750); err != nil {
@@ -94,7 +106,8 @@ func mountOptions(volume *Volume, node string, asked []string) string {
 		all = append(all, "ro")
 	}
 	if volume.FileSystem == "xfs" {
-		// A clone has its source's id, and both may be mounted.
+		// A clone has its source's id, and both may be mounted. (For btrfs the kernel gives the second
+		// one another id, from 6.7 on; ext4 does not mind.)
 		all = append(all, "nouuid")
 	}
 	return strings.Join(all, ",")
