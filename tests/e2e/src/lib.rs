@@ -16,6 +16,7 @@
 mod cluster;
 mod commands;
 pub mod crash;
+pub mod csi;
 mod dump;
 pub mod example;
 pub mod leftovers;
