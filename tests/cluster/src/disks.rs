@@ -105,3 +105,52 @@ fn mounts_under(folder: &Path) -> Result<Vec<PathBuf>> {
         .filter(|point| point.starts_with(folder))
         .collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the CSI driver and a kubelet leave a raw block volume: a device over a device that is
+    /// mounted as a file.
+    #[test]
+    fn devices_of_files_under_the_folder_are_freed_though_they_are_in_use() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let name = format!("testbed-disks-{}", std::process::id());
+        let state = std::env::temp_dir().join(&name);
+        let bed = Bed {
+            cache: state.clone(),
+            state: state.clone(),
+        };
+        let [mounted, raw, point, file] =
+            ["mounted", "raw", "point", "file"].map(|part| state.join(format!("{name}-{part}")));
+        fs::create_dir_all(&point).unwrap();
+        File::create(&file).unwrap();
+        let image = |path: &Path| {
+            File::create(path).unwrap().set_len(8 << 20).unwrap();
+            device(path)
+        };
+        let device_of_mounted = image(&mounted);
+        run(Command::new("mkfs.ext4").args(["-q", &device_of_mounted])).unwrap();
+        run(Command::new("mount").arg(&device_of_mounted).arg(&point)).unwrap();
+        run(Command::new("mount")
+            .arg("--bind")
+            .arg(image(&raw))
+            .arg(&file))
+        .unwrap();
+        device(&file);
+
+        remove(&bed).unwrap();
+
+        let left = run(Command::new("losetup").args(["-n", "-O", "BACK-FILE"])).unwrap();
+        assert!(!left.contains(&name), "there is still {left}");
+        assert_eq!(mounts_under(&state).unwrap(), Vec::<PathBuf>::new());
+        fs::remove_dir_all(&state).unwrap();
+    }
+
+    fn device(path: &Path) -> String {
+        let device = run(Command::new("losetup").args(["-f", "--show"]).arg(path)).unwrap();
+        device.trim().to_owned()
+    }
+}
