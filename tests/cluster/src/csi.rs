@@ -114,6 +114,10 @@ fn start_sidecar(bed: &Bed, name: &str, socket: &Path) -> Result<()> {
     if name != "snapshot-controller" {
         arguments.push(format!("--csi-address={}", socket.display()));
     }
+    if name.contains("snapshot") {
+        // Else it first looks 30 s for definitions that are not there.
+        arguments.push("--feature-gates=CSIVolumeGroupSnapshot=false".into());
+    }
     if name == "csi-provisioner" {
         arguments.extend(
             [
