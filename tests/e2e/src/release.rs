@@ -125,10 +125,17 @@ impl Release {
     pub async fn job(&self) -> Result<Job> {
         let api: Api<Job> = Api::namespaced(self.cluster.client.clone(), &self.namespace);
         let jobs = api.list(&ListParams::default()).await?;
+        // Times are in seconds: of two Jobs of the same one, the newer was written last.
         let newest = jobs
             .items
             .into_iter()
-            .max_by_key(ResourceExt::creation_timestamp);
+            .filter(|job| job.metadata.deletion_timestamp.is_none())
+            .max_by_key(|job| {
+                let version = job
+                    .resource_version()
+                    .and_then(|version| version.parse().ok());
+                (job.creation_timestamp(), version.unwrap_or(0_u64))
+            });
         newest.with_context(|| format!("namespace {} has no Job", self.namespace))
     }
 
