@@ -2,6 +2,7 @@
 
 mod again;
 mod back_and_forth;
+mod csi;
 mod failure;
 mod fence;
 mod kinds;
