@@ -231,8 +231,10 @@ impl Group {
             .claims
             .iter()
             .map(|m| (m.staging_name(), m.record.claim.name.clone()));
+        let shared = self.claims.iter().filter(|m| m.record.manifest.is_shared());
         let wanted = Wanted {
             movers: movers.collect(),
+            shared: shared.map(|m| m.record.claim.name.clone()).collect(),
         };
         let watch = Arc::new(PodWatch::start(cluster, &self.namespace, wanted).await?);
         self.watch = Some(watch.clone());

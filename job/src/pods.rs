@@ -76,12 +76,17 @@ impl Pods {
 pub struct Wanted {
     /// The claims, by the names of their movers: our own pods are no consumers.
     pub movers: BTreeMap<String, String>,
+    /// Claims that many nodes may mount: no mover stands in a consumer's way there.
+    pub shared: BTreeSet<String>,
 }
 
 /// Why a consumer cannot reach its claim for a mover's sake: it is on another node, or finds none.
 fn moved(pods: &Pods, wanted: &Wanted) -> Option<String> {
     pods.movers.iter().find_map(|(mover, node)| {
         let claim = wanted.movers.get(mover)?;
+        if wanted.shared.contains(claim) {
+            return None;
+        }
         let mut active = pods.present(claim).filter(|pod| {
             !pod.ended || pod.node.is_none() && pod.pod.metadata.deletion_timestamp.is_none()
         });
@@ -228,6 +233,7 @@ mod tests {
     fn seen(pods: &[serde_json::Value]) -> (Pods, Wanted) {
         let wanted = Wanted {
             movers: [("mover".to_string(), "data".to_string())].into(),
+            shared: BTreeSet::new(),
         };
         let mut all = Pods::default();
         for value in pods {
@@ -270,6 +276,9 @@ mod tests {
             None,
             "it was not looked at yet"
         );
+        let (pods, mut wanted) = seen(&[mover.clone(), consumer("p", Some("n2"), false)]);
+        wanted.shared.insert("data".into());
+        assert_eq!(moved(&pods, &wanted), None, "many nodes may mount it");
     }
 
     #[test]

@@ -111,6 +111,14 @@ pub struct ClaimManifest {
     pub capacity: String,
 }
 
+impl ClaimManifest {
+    /// Whether many nodes may mount it at the same time.
+    pub fn is_shared(&self) -> bool {
+        let mut modes = self.access_modes.iter();
+        modes.any(|mode| mode == "ReadWriteMany" || mode == "ReadOnlyMany")
+    }
+}
+
 /// An owner reference that is carried over to the new claim.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
