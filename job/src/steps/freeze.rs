@@ -21,6 +21,7 @@ use crate::workloads;
 
 /// How often nodes and attachments are looked at while they are in the way.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+const SAY_EVERY: Duration = Duration::from_secs(10);
 
 pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
     let workloads = group.workloads();
@@ -127,6 +128,7 @@ async fn wait_really_gone(run: &Run, migration: &Migration, pods: &Pods) -> Resu
         .filter(|(uid, _, node)| !node.is_empty() && !ended(uid))
         .collect();
     let started = Instant::now();
+    let mut said: Option<Instant> = None;
     loop {
         let mut missing = None;
         for (_, name, node) in &unproved {
@@ -148,7 +150,10 @@ async fn wait_really_gone(run: &Run, migration: &Migration, pods: &Pods) -> Resu
                 run.config.freeze_seconds, migration.record.claim
             )));
         }
-        tracing::info!(claim = %migration.record.claim, %missing, "still waiting for consumers to be gone");
+        if said.is_none_or(|last| last.elapsed() > SAY_EVERY) {
+            said = Some(Instant::now());
+            tracing::info!(claim = %migration.record.claim, %missing, "still waiting for consumers to be gone");
+        }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
 }

@@ -8,7 +8,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{ListParams, Patch, PatchParams};
-use pvmigrate_e2e::csi::{Fault, await_detached, create_class, delete_class, with_spec};
+use pvmigrate_e2e::csi::await_detached;
 use pvmigrate_e2e::{
     Release, Test, bound, claim, deployment, example, leftovers, mount, run_test, stay, wait_for,
 };
@@ -50,7 +50,7 @@ async fn moves(test: &Test, from: &str, to: &str) -> Result<()> {
         .await?;
     example::pods(&test.cluster, &test.namespace, &["data"]).await?;
     let source = bound(&test.cluster, &test.namespace, "data").await?.volume;
-    let release = start(test, from, to).await?;
+    let release = start(test, from, to, &[]).await?;
     release.ended().await?.expect(0, &["migrated"])?;
     leftovers::none_of_the_run(&release, &test.cluster, &test.namespace).await?;
     let now = bound(&test.cluster, &test.namespace, "data").await?;
@@ -60,62 +60,6 @@ async fn moves(test: &Test, from: &str, to: &str) -> Result<()> {
     ensure!(holds == "data\n", "the file holds {holds:?}");
     await_detached(&test.cluster, &source.name_any()).await?;
     release.uninstall().await
-}
-
-#[tokio::test]
-async fn a_group_is_frozen_only_when_its_volume_is_detached_from_every_other_node() {
-    run_test("slow-detach", async |test| {
-        if test.cluster.bed.is_none() {
-            return Ok(());
-        }
-        let shared = json!({"accessModes": ["ReadWriteMany"]});
-        test.create(&with_spec(&claim("data", "csi-rwx"), &shared)?)
-            .await?;
-        let image = &test.cluster.tools_image;
-        let app = deployment("app", image, &stay(SCRIPT), &[mount("data")]);
-        test.create(&on_two_nodes(&app)?).await?;
-        wait_for("a pod on each node", Duration::from_secs(90), async || {
-            let app = test.api::<Deployment>().get("app").await?;
-            let ready = app.status.and_then(|status| status.ready_replicas);
-            ensure!(ready == Some(2), "{ready:?} are Ready");
-            Ok(())
-        })
-        .await?;
-        let dest =
-            create_class(test, "WaitForFirstConsumer", &[("access", "ReadWriteMany")]).await?;
-        let slow = Fault::inject(test, "data", json!({"call": "Detach", "slow": "6s"}))?;
-
-        let release = start(test, "csi-rwx", &dest).await?;
-        // The mover keeps its own node's attachment; the other one is waited for, by name.
-        let end = release
-            .ended()
-            .await?
-            .expect(0, &["migrated", "is still attached to node"]);
-        drop(slow);
-        delete_class(test, &dest).await?;
-        end?;
-        let report = release.report().await?;
-        let line = &report["claims"][format!("{}/data", test.namespace)];
-        println!(
-            "downtime with a detach of 6 s: {} s",
-            line["downtimeSeconds"]
-        );
-        release.uninstall().await
-    })
-    .await;
-}
-
-/// Two pods that never share a node.
-fn on_two_nodes(app: &Deployment) -> Result<Deployment> {
-    let mut app = serde_json::to_value(app)?;
-    let labels = app["spec"]["selector"].clone();
-    app["spec"]["replicas"] = json!(2);
-    app["spec"]["template"]["spec"]["affinity"] = json!({"podAntiAffinity": {
-        "requiredDuringSchedulingIgnoredDuringExecution": [
-            {"labelSelector": labels, "topologyKey": "kubernetes.io/hostname"}
-        ]
-    }});
-    Ok(serde_json::from_value(app)?)
 }
 
 #[tokio::test]
@@ -134,10 +78,10 @@ async fn an_application_that_moves_to_another_node_is_not_left_hanging_by_a_wait
             .await?;
         example::pods(&test.cluster, &test.namespace, &["data"]).await?;
 
-        // Without a webhook the fence cannot be proved: the Job goes on asking, with its mover
-        // ready and the volume mounted.
-        let release = start(test, "csi-a", "csi-b").await?;
-        scale_webhook(test, &release, 0).await?;
+        // Without a webhook there is no CA, and no fence yet: the Job waits, with its mover ready
+        // and the volume mounted.
+        let nowhere = ["--set", "webhook.nodeSelector.nowhere=true"];
+        let release = start(test, "csi-a", "csi-b", &nowhere).await?;
         await_mover(test, "node-a").await?;
         let patch = json!({"spec": {"template": {"spec": {"nodeSelector": node("node-b")}}}});
         test.api::<Deployment>()
@@ -160,7 +104,10 @@ async fn an_application_that_moves_to_another_node_is_not_left_hanging_by_a_wait
         .await?;
         await_mover(test, "node-b").await?;
 
-        scale_webhook(test, &release, 2).await?;
+        let anywhere = r#"{"spec":{"template":{"spec":{"nodeSelector":null}}}}"#;
+        let webhook = format!("deployment/{}-webhook", release.name);
+        let patch = ["-n", &release.namespace, "patch", &webhook, "-p", anywhere];
+        test.cluster.kubectl(&patch).await?.success()?;
         release
             .ended()
             .await?
@@ -198,18 +145,10 @@ async fn await_mover(test: &Test, node: &str) -> Result<()> {
     .await
 }
 
-async fn scale_webhook(test: &Test, release: &Release, replicas: u32) -> Result<()> {
-    let webhook = format!("deployment/{}-webhook", release.name);
-    let replicas = format!("--replicas={replicas}");
-    let scale = ["-n", &release.namespace, "scale", &webhook, &replicas];
-    test.cluster.kubectl(&scale).await?.success()?;
-    Ok(())
-}
-
-async fn start(test: &Test, from: &str, to: &str) -> Result<Release> {
+async fn start(test: &Test, from: &str, to: &str, more: &[&str]) -> Result<Release> {
     let namespace = test.new_namespace("release").await?;
     let classes = [from.to_string(), to.to_string()];
     let release = Release::between(&classes, &test.cluster, &namespace, &[&test.namespace]);
-    release.start(&[]).await?;
+    release.start(more).await?;
     Ok(release)
 }
