@@ -80,7 +80,7 @@ async fn an_application_that_moves_to_another_node_is_not_left_hanging_by_a_wait
 
         // Without a webhook there is no CA, and no fence yet: the Job waits, with its mover ready
         // and the volume mounted.
-        let nowhere = ["--set", "webhook.nodeSelector.nowhere=true"];
+        let nowhere = ["--set-string", "webhook.nodeSelector.nowhere=true"];
         let release = start(test, "csi-a", "csi-b", &nowhere).await?;
         await_mover(test, "node-a").await?;
         let patch = json!({"spec": {"template": {"spec": {"nodeSelector": node("node-b")}}}});
