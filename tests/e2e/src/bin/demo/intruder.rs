@@ -88,7 +88,7 @@ fn refusal<T>(answer: kube::Result<T>) -> Option<String> {
             let from = status
                 .message
                 .find("pvmigrate is ")
-                .or_else(|| status.message.find("pvmigrate has "));
+                .or_else(|| status.message.find("pvmigrate stops "));
             Some(status.message[from.unwrap_or(0)..].to_string())
         }
         _ => None,
