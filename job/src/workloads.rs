@@ -60,38 +60,34 @@ pub async fn pod_spec(cluster: &Cluster, workload: &Workload) -> Result<PodSpec,
     for_kind!(workload, pod_spec_as(cluster, workload))
 }
 
-/// The owners of these kinds and names that exist with their UID.
+/// Whether a workload of this name exists with its UID.
 pub async fn exists(cluster: &Cluster, workload: &Workload) -> Result<bool, Stop> {
-    let found = for_kind!(workload, find(cluster, workload))?;
-    Ok(found)
+    for_kind!(workload, exists_as(cluster, workload))
 }
 
-async fn find<K>(cluster: &Cluster, workload: &Workload) -> Result<bool, Stop>
+async fn exists_as<K>(cluster: &Cluster, workload: &Workload) -> Result<bool, Stop>
 where
     K: Object + Resource<Scope = NamespaceResourceScope>,
 {
-    let found = cluster
-        .get(
-            &cluster.namespaced::<K>(&workload.namespace),
-            &workload.name,
-        )
-        .await?;
-    Ok(found.is_some_and(|object| object.uid().as_deref() == Some(workload.uid.as_str())))
+    Ok(find::<K>(cluster, workload).await?.is_some())
 }
 
 async fn get<K>(cluster: &Cluster, workload: &Workload) -> Result<K, Stop>
 where
     K: Object + Resource<Scope = NamespaceResourceScope>,
 {
-    let found = cluster
-        .get(
-            &cluster.namespaced::<K>(&workload.namespace),
-            &workload.name,
-        )
-        .await?;
-    found
-        .filter(|object| object.uid().as_deref() == Some(workload.uid.as_str()))
-        .ok_or_else(|| Stop::refused(format!("{workload} does not exist any more")))
+    let found = find(cluster, workload).await?;
+    found.ok_or_else(|| Stop::refused(format!("{workload} does not exist any more")))
+}
+
+/// The workload of this name, if it is the one with this UID.
+async fn find<K>(cluster: &Cluster, workload: &Workload) -> Result<Option<K>, Stop>
+where
+    K: Object + Resource<Scope = NamespaceResourceScope>,
+{
+    let api = cluster.namespaced::<K>(&workload.namespace);
+    let found = cluster.get(&api, &workload.name).await?;
+    Ok(found.filter(|object| object.uid().as_deref() == Some(workload.uid.as_str())))
 }
 
 /// The parts of a workload that stopping and starting looks at, whatever its kind.

@@ -113,7 +113,6 @@ impl PodWatch {
                     limit.as_secs()
                 )));
             };
-            // A second is enough to notice what is not in a pod: a node, an attachment.
             if tokio::time::timeout(left.min(Duration::from_secs(10)), state.changed())
                 .await
                 .is_err()
