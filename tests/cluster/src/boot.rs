@@ -90,7 +90,7 @@ fn boot(bed: &Bed) -> Result<()> {
     }
     disks::create(bed)?;
     for archive in images::ensure(bed)? {
-        containers::load(bed, &archive)?;
+        containers::load_locked(bed, &archive)?;
     }
     await_api(bed)?;
     for node in &NODES {

@@ -82,6 +82,12 @@ fn pod_network(node: &Node, folder: &Path) -> serde_json::Value {
 /// Imports an image archive into both nodes, so that pods can use it without a registry. An archive
 /// that was loaded and has not changed since is left alone.
 pub fn load(bed: &Bed, archive: &Path) -> Result<()> {
+    let _lock = bed.lock()?;
+    load_locked(bed, archive)
+}
+
+/// The same, for who holds the bed's lock already.
+pub(crate) fn load_locked(bed: &Bed, archive: &Path) -> Result<()> {
     let state = fs::metadata(archive)
         .with_context(|| format!("there is no image archive {}", archive.display()))?;
     let version = format!(
