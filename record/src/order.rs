@@ -4,6 +4,8 @@
 //! mover answers with one [`Report`] a line on stdout; its termination message holds the last
 //! [`PassReport`], shortened to what fits.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// One order. It counts for one pod only, so a mover that started again cannot mistake it, and a
@@ -24,6 +26,89 @@ pub enum What {
     Warm,
     /// The pass after the freeze. It verifies, and the mover exits after it.
     Final,
+}
+
+/// How much of a copy is compared with its source afterwards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Level {
+    /// Nothing. The copy is what the engine believes it wrote.
+    None,
+    /// The metadata of every entry; no content.
+    Metadata,
+    /// The metadata of every entry, and the content of whatever was written since it was last
+    /// read back: from the storage, against the hash that was taken while it was copied.
+    #[default]
+    Written,
+    /// Metadata and content of everything, on both sides, from their storage.
+    Full,
+}
+
+impl Level {
+    pub const ALL: [Self; 4] = [Self::None, Self::Metadata, Self::Written, Self::Full];
+
+    /// As it is written on a command line and in a report.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Metadata => "metadata",
+            Self::Written => "written",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// What may be lost without failing a pass, if a setting says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Attribute {
+    Owner,
+    Mode,
+    Times,
+    /// Extended attributes other than the two below.
+    Xattrs,
+    /// POSIX ACLs.
+    Acls,
+    Capabilities,
+    /// What `lsattr` shows.
+    Flags,
+    /// XFS and ext4 project ids, and XFS extent size hints.
+    Project,
+    /// Holes are filled with zeros where the destination has none.
+    Holes,
+    /// Devices, FIFOs and sockets that the destination cannot have.
+    Specials,
+}
+
+impl Attribute {
+    pub const ALL: [Self; 10] = [
+        Self::Owner,
+        Self::Mode,
+        Self::Times,
+        Self::Xattrs,
+        Self::Acls,
+        Self::Capabilities,
+        Self::Flags,
+        Self::Project,
+        Self::Holes,
+        Self::Specials,
+    ];
+
+    /// As it is written on a command line and in a report.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Mode => "mode",
+            Self::Times => "times",
+            Self::Xattrs => "xattrs",
+            Self::Acls => "acls",
+            Self::Capabilities => "capabilities",
+            Self::Flags => "flags",
+            Self::Project => "project",
+            Self::Holes => "holes",
+            Self::Specials => "specials",
+        }
+    }
 }
 
 /// A line of a mover's stdout.
@@ -49,15 +134,25 @@ pub struct PassReport {
     /// The order that this answers; none when the mover is used by hand.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub order: Option<Order>,
+    /// Counts the passes of one mover, from 1.
+    pub pass: u32,
     /// The copy is complete and, where verified, equal.
     pub ok: bool,
     pub seconds: f64,
     pub totals: Totals,
+    /// How long the next pass would take if as much changes as did before this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_seconds: Option<f64>,
+    /// The last of the passes that one warm order asks for: what changes no longer shrinks.
+    pub settled: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verified: Option<Verified>,
     /// The first errors, each with its path; `error_count` has them all.
     pub errors: Vec<PathError>,
     pub error_count: u64,
+    /// What was let go as a setting allows, and of how many entries.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub lost: BTreeMap<Attribute, u64>,
     /// What a reader should know though it is no error, for example a `lost+found` with contents.
     pub notes: Vec<String>,
 }
@@ -72,21 +167,29 @@ pub struct Totals {
     pub specials: u64,
     /// Names beyond the first of hard-linked files.
     pub hard_links: u64,
-    /// Bytes of file content that were written; holes are not.
+    /// Of all these, those that the pass made or looked into because they may have changed.
+    pub changed: u64,
+    /// Bytes of content that were read from the source.
+    pub read: u64,
+    /// Bytes of content that were written; holes are not.
     pub bytes: u64,
     /// Entries that the destination had and the source has not.
     pub deleted: u64,
+    /// Entries that were left out because a pattern says so, each with all that is in it.
+    pub excluded: u64,
 }
 
 /// The outcome of comparing both sides after a pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Verified {
+    pub level: Level,
     /// Entries compared on each side.
     pub entries: u64,
     /// Bytes read back from the destination.
     pub bytes: u64,
-    /// BLAKE3 over every entry's path, metadata and content, in order; hexadecimal.
+    /// The sum of the BLAKE3 hashes of all entries, each over path, metadata and, where the level
+    /// compares it, content; hexadecimal.
     pub source_digest: String,
     pub destination_digest: String,
 }
@@ -117,7 +220,7 @@ mod tests {
         let report = Report::Pass(Box::new(pass));
         let line = serde_json::to_string(&report).unwrap();
         assert!(line.starts_with(
-            r#"{"event":"pass","order":{"pod":"u","sequence":7,"what":"final"},"ok":true"#
+            r#"{"event":"pass","order":{"pod":"u","sequence":7,"what":"final"},"pass":0,"ok":true"#
         ));
         assert!(!line.contains('\n'));
         assert_eq!(serde_json::from_str::<Report>(&line).unwrap(), report);

@@ -7,6 +7,7 @@ mod attributes;
 mod boundary;
 mod content;
 mod copy;
+mod exclude;
 mod fault;
 mod ledger;
 mod links;
@@ -18,50 +19,107 @@ mod trail;
 mod verify;
 mod xattrs;
 
+use std::collections::BTreeSet;
 use std::fs::canonicalize;
-use std::path::Path;
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::path::{Path, PathBuf};
 
-use pvmigrate_record::order::{PassReport, What};
+use pvmigrate_record::order::{Attribute, Level, PassReport, What};
 use rustix::fd::OwnedFd;
 
+pub use exclude::Exclusions;
 use fault::Fault;
 use ledger::Ledger;
 pub use ledger::Progress;
 use trail::open_root;
 
-#[derive(Clone, Copy, Debug)]
+/// Two for each of two cores: one waits for storage while the other works.
+const THREADS: NonZeroUsize = NonZeroUsize::new(4).unwrap();
+
+/// How a mover works, for all of its passes.
+#[derive(Clone, Debug)]
 pub struct Options {
-    /// Whether the source may change meanwhile: in a warm pass that is counted and noted, in a
-    /// final one it is an error.
-    pub what: What,
-    /// Compare both sides afterwards.
-    pub verify: bool,
+    /// What is compared after a pass.
+    pub verify: Level,
+    /// What is left out, as if the source did not have it.
+    pub exclude: Exclusions,
+    /// Bytes a second that are read from the source, by all threads together.
+    pub bandwidth: Option<NonZeroU64>,
+    /// What may be lost without an error.
+    pub lose: BTreeSet<Attribute>,
+    /// Whether `security.selinux` is kept. A kubelet labels volumes for the pods that mount them.
+    pub selinux: bool,
+    pub threads: NonZeroUsize,
 }
 
-/// Makes the tree at `destination` equal to the one at `source`, whatever it held before.
-///
-/// The report is ok only if everything was copied, reached the storage, and, with
-/// [`Options::verify`], was read back equal. Each thing that could not be kept is an error with
-/// its path. When the copy has errors nothing is verified. `progress` is told entries and bytes
-/// at most once a second, of copy and verification together.
-pub fn copy(
-    source: &Path,
-    destination: &Path,
-    options: Options,
-    progress: Progress<'_>,
-) -> PassReport {
-    let mut ledger = Ledger::new(options.what, progress);
-    if let Some((from, to)) = open(source, destination, &mut ledger) {
-        copy::copy(from, to, &mut ledger);
-        if options.verify && !ledger.has_errors() {
-            compare(source, destination, &mut ledger);
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            verify: Level::default(),
+            exclude: Exclusions::default(),
+            bandwidth: None,
+            lose: BTreeSet::new(),
+            selinux: false,
+            threads: THREADS,
         }
     }
-    ledger.close()
+}
+
+/// Two trees, and what is known of them from one pass to the next.
+pub struct Mover {
+    source: PathBuf,
+    destination: PathBuf,
+    options: Options,
+    passes: u32,
+}
+
+impl Mover {
+    pub fn new(source: &Path, destination: &Path, options: Options) -> Self {
+        Mover {
+            source: source.to_owned(),
+            destination: destination.to_owned(),
+            options,
+            passes: 0,
+        }
+    }
+
+    /// Whether both sides can be looked into.
+    pub fn check(&self) -> std::io::Result<()> {
+        for folder in [&self.source, &self.destination] {
+            std::fs::read_dir(folder)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the tree at the destination equal to the one at the source, whatever it held before.
+    ///
+    /// The report is ok only if everything was copied, reached the storage, and was compared as
+    /// [`Options::verify`] says. Each thing that could not be kept is an error with its path. When
+    /// the copy has errors nothing is compared. `progress` is told entries and bytes at most once
+    /// a second, of copy and comparison together.
+    pub fn pass(&mut self, what: What, progress: Progress<'_>) -> PassReport {
+        self.passes += 1;
+        let mut ledger = Ledger::new(what, progress);
+        let (source, destination) = (&self.source, &self.destination);
+        if let Some((from, to)) = open(source, destination, &mut ledger) {
+            copy::copy(from, to, &mut ledger);
+            if what == What::Final && self.options.verify > Level::None && !ledger.has_errors() {
+                compare(source, destination, &mut ledger);
+            }
+        }
+        let mut report = ledger.close();
+        report.pass = self.passes;
+        report
+    }
 }
 
 /// Compares the two trees and changes neither. Each difference is an error with its path.
-pub fn verify(source: &Path, destination: &Path, progress: Progress<'_>) -> PassReport {
+pub fn verify(
+    source: &Path,
+    destination: &Path,
+    _options: &Options,
+    progress: Progress<'_>,
+) -> PassReport {
     let mut ledger = Ledger::new(What::Final, progress);
     if let Some((_, to)) = open(source, destination, &mut ledger) {
         // What is still on its way to the storage cannot be read back from there.

@@ -1,16 +1,17 @@
 //! The mover's program: wires the verbs to the library, and turns outcomes into exit codes.
 
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use pvmigrate_mover::serve::{self, Config};
-use pvmigrate_mover::{Options, copy, verify};
+use pvmigrate_mover::{Exclusions, Mover, Options, verify};
 use pvmigrate_record::names;
-use pvmigrate_record::order::{PassReport, What};
+use pvmigrate_record::order::{Attribute, Level, PassReport, What};
 use signal_hook::consts::SIGTERM;
 
 /// Not ok, or it could not work at all. 2, wrong usage, is clap's.
@@ -18,7 +19,7 @@ const NOT_OK: u8 = 1;
 /// As a shell reports a program that SIGTERM ended.
 const TERMINATED: i32 = 128 + SIGTERM;
 
-/// Copies one file tree to another, exactly, and proves it.
+/// Copies one file tree, or block volume, to another, exactly, and proves it.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -41,28 +42,68 @@ enum Verb {
         order_file: PathBuf,
         #[arg(long, default_value = "/dev/termination-log")]
         termination_log: PathBuf,
+        #[command(flatten)]
+        how: How,
     },
-    /// Make a folder equal to another, and print the report as JSON
+    /// Make the destination equal to the source, and print the report as JSON
     Copy {
-        /// What to compare afterwards
-        #[arg(long, value_enum, default_value_t = Verification::Full)]
-        verify: Verification,
+        #[command(flatten)]
+        how: How,
         source: PathBuf,
         destination: PathBuf,
     },
-    /// Compare two folders, and print the report as JSON
+    /// Compare the two, and print the report as JSON
     Verify {
+        #[command(flatten)]
+        how: How,
         source: PathBuf,
         destination: PathBuf,
     },
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Verification {
-    /// Nothing
-    None,
-    /// Content and metadata of every entry
-    Full,
+#[derive(Args)]
+struct How {
+    /// What to compare after a pass: none, metadata, written or full
+    #[arg(long, value_name = "LEVEL", default_value = Level::default().name(), value_parser = level)]
+    verify: Level,
+    /// Leave out what this pattern matches, from the root: `*` within a name, `**` across; may be repeated
+    #[arg(long, value_name = "PATTERN")]
+    exclude: Vec<String>,
+    /// Bytes a second to read from the source at most; 0 is no limit
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    bandwidth: u64,
+    /// What may be lost without an error, separated by commas: owner, mode, times, xattrs, acls,
+    /// capabilities, flags, project, holes, specials
+    #[arg(long, value_name = "ATTRIBUTES", value_delimiter = ',', value_parser = attribute)]
+    lose: Vec<Attribute>,
+    /// Keep security.selinux, which is otherwise left to whoever mounts the volume
+    #[arg(long)]
+    selinux: bool,
+    #[arg(long, default_value_t = Options::default().threads)]
+    threads: NonZeroUsize,
+}
+
+impl How {
+    fn options(self) -> anyhow::Result<Options> {
+        Ok(Options {
+            verify: self.verify,
+            exclude: Exclusions::parse(&self.exclude).context("--exclude")?,
+            bandwidth: NonZeroU64::new(self.bandwidth),
+            lose: self.lose.into_iter().collect(),
+            selinux: self.selinux,
+            threads: self.threads,
+        })
+    }
+}
+
+fn level(text: &str) -> Result<Level, String> {
+    let found = Level::ALL.into_iter().find(|level| level.name() == text);
+    found.ok_or_else(|| format!("one of {}", Level::ALL.map(Level::name).join(", ")))
+}
+
+fn attribute(text: &str) -> Result<Attribute, String> {
+    let found = Attribute::ALL.into_iter().find(|one| one.name() == text);
+    found.ok_or_else(|| format!("one of {}", Attribute::ALL.map(Attribute::name).join(", ")))
 }
 
 fn main() -> ExitCode {
@@ -90,32 +131,34 @@ fn run(verb: Verb) -> anyhow::Result<bool> {
             destination,
             order_file,
             termination_log,
+            how,
         } => {
-            serve::serve(&Config {
+            let config = Config {
                 pod: pod_uid,
-                source,
-                destination,
                 order_file,
                 termination_log,
-            })
-            .context("the mover cannot work")?;
+            };
+            serve::serve(&config, Mover::new(&source, &destination, how.options()?))
+                .context("the mover cannot work")?;
             Ok(true)
         }
         Verb::Copy {
-            verify,
+            how,
             source,
             destination,
-        } => {
-            let options = Options {
-                what: What::Final,
-                verify: verify == Verification::Full,
-            };
-            print(&copy(&source, &destination, options, &mut |_, _| {}))
-        }
+        } => print(
+            &Mover::new(&source, &destination, how.options()?).pass(What::Final, &mut |_, _| {}),
+        ),
         Verb::Verify {
+            how,
             source,
             destination,
-        } => print(&verify(&source, &destination, &mut |_, _| {})),
+        } => print(&verify(
+            &source,
+            &destination,
+            &how.options()?,
+            &mut |_, _| {},
+        )),
     }
 }
 

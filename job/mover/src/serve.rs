@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use pvmigrate_record::order::{Order, PassReport, PathError, Report, What};
 
-use crate::{Options, copy};
+use crate::Mover;
 
 /// The file is local memory, and every moment counts once the application is stopped.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
@@ -24,8 +24,6 @@ const TERMINATION_MESSAGE_LIMIT: usize = 4000;
 pub struct Config {
     /// UID of the pod that this runs in.
     pub pod: String,
-    pub source: PathBuf,
-    pub destination: PathBuf,
     /// Opened by its path for each look: the kubelet replaces it.
     pub order_file: PathBuf,
     pub termination_log: PathBuf,
@@ -35,10 +33,8 @@ pub struct Config {
 ///
 /// An order counts if it names this pod and its sequence is greater than the last one's. A file
 /// that is missing, empty, or not an order is none.
-pub fn serve(config: &Config) -> io::Result<()> {
-    for folder in [&config.source, &config.destination] {
-        fs::read_dir(folder)?;
-    }
+pub fn serve(config: &Config, mut mover: Mover) -> io::Result<()> {
+    mover.check()?;
     say(&Report::Ready {
         pod: config.pod.clone(),
     })?;
@@ -49,7 +45,7 @@ pub fn serve(config: &Config) -> io::Result<()> {
             && order.pod == config.pod
             && done.is_none_or(|done| order.sequence > done)
         {
-            carry_out(config, &order)?;
+            carry_out(config, &mut mover, &order)?;
             if order.what == What::Final {
                 return Ok(());
             }
@@ -59,16 +55,12 @@ pub fn serve(config: &Config) -> io::Result<()> {
     }
 }
 
-fn carry_out(config: &Config, order: &Order) -> io::Result<()> {
-    let options = Options {
-        what: order.what,
-        verify: order.what == What::Final,
-    };
+fn carry_out(config: &Config, mover: &mut Mover, order: &Order) -> io::Result<()> {
     let mut progress = |entries, bytes| {
         // Whoever reads the output may be gone for a while; the pass goes on.
         let _ = say(&Report::Progress { entries, bytes });
     };
-    let mut report = copy(&config.source, &config.destination, options, &mut progress);
+    let mut report = mover.pass(order.what, &mut progress);
     report.order = Some(order.clone());
     if order.what == What::Final {
         leave_message(&config.termination_log, &report);

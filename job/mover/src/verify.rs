@@ -10,7 +10,7 @@ use std::cmp::Ordering;
 use std::ffi::CString;
 
 use blake3::Hasher;
-use pvmigrate_record::order::Verified;
+use pvmigrate_record::order::{Level, Verified};
 use rustix::fd::OwnedFd;
 
 use crate::boundary::leave_lost_and_found;
@@ -54,6 +54,7 @@ pub fn verify(source: OwnedFd, destination: OwnedFd, ledger: &mut Ledger<'_>) ->
     };
     verification.walk();
     Verified {
+        level: Level::Full,
         entries: verification.entries,
         bytes: verification.destination.reader.bytes,
         source_digest: verification.source.digest.finalize().to_hex().to_string(),

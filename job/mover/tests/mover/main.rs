@@ -12,28 +12,29 @@ mod volume;
 
 use std::path::Path;
 
-use pvmigrate_mover::Options;
-use pvmigrate_record::order::{PassReport, What};
+use pvmigrate_mover::{Mover, Options};
+use pvmigrate_record::order::{Level, PassReport, What};
 
-/// A pass as the mover's program does it by hand: final, and verified.
-fn pass(source: &Path, destination: &Path) -> PassReport {
+/// A mover that reads all of both sides again, and trusts nothing.
+fn mover(source: &Path, destination: &Path) -> Mover {
     let options = Options {
-        what: What::Final,
-        verify: true,
+        verify: Level::Full,
+        ..Options::default()
     };
-    pvmigrate_mover::copy(source, destination, options, &mut |_, _| {})
+    Mover::new(source, destination, options)
+}
+
+/// A single pass, final and verified in full.
+fn pass(source: &Path, destination: &Path) -> PassReport {
+    mover(source, destination).pass(What::Final, &mut |_, _| {})
 }
 
 fn warm(source: &Path, destination: &Path) -> PassReport {
-    let options = Options {
-        what: What::Warm,
-        verify: false,
-    };
-    pvmigrate_mover::copy(source, destination, options, &mut |_, _| {})
+    mover(source, destination).pass(What::Warm, &mut |_, _| {})
 }
 
 fn verify(source: &Path, destination: &Path) -> PassReport {
-    pvmigrate_mover::verify(source, destination, &mut |_, _| {})
+    pvmigrate_mover::verify(source, destination, &Options::default(), &mut |_, _| {})
 }
 
 #[track_caller]
