@@ -28,7 +28,7 @@ impl Fault {
     /// `None` on a cluster that is not the test bed.
     pub fn inject(test: &Test, claim: &str, mut rule: Value) -> Result<Option<Self>> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let Some(bed) = test.cluster.bed.as_ref() else {
+        let Some(bed) = test.bed() else {
             return Ok(None);
         };
         rule["claim"] = format!("{}/{claim}", test.namespace).into();

@@ -23,7 +23,7 @@ fn app(test: &Test, name: &str, node: &str) -> Pod {
 #[tokio::test]
 async fn an_attachment_comes_with_the_first_pod_and_goes_with_the_last() {
     run_test("csi-attachment", async |test| {
-        if test.cluster.bed.is_none() {
+        if !test.has_bed() {
             return Ok(());
         }
         test.create(&claim("data", "csi-now")).await?;
@@ -53,7 +53,7 @@ async fn an_attachment_comes_with_the_first_pod_and_goes_with_the_last() {
 #[tokio::test]
 async fn a_volume_attached_to_one_node_refuses_another_until_it_is_detached() {
     run_test("csi-multi-attach", async |test| {
-        if test.cluster.bed.is_none() {
+        if !test.has_bed() {
             return Ok(());
         }
         test.create(&claim("data", "csi-a")).await?;
@@ -104,7 +104,7 @@ async fn refuses_by_itself(test: &Test, volume: &str) -> Result<()> {
 #[tokio::test]
 async fn many_nodes_share_a_volume_that_is_for_many() {
     run_test("csi-rwx", async |test| {
-        if test.cluster.bed.is_none() {
+        if !test.has_bed() {
             return Ok(());
         }
         let shared = json!({"accessModes": ["ReadWriteMany"]});
@@ -125,7 +125,7 @@ async fn many_nodes_share_a_volume_that_is_for_many() {
 #[tokio::test]
 async fn a_class_for_one_pod_gives_nothing_to_a_claim_for_one_node() {
     run_test("csi-rwop", async |test| {
-        if test.cluster.bed.is_none() {
+        if !test.has_bed() {
             return Ok(());
         }
         test.create(&claim("wrong", "csi-rwop")).await?;
@@ -240,7 +240,7 @@ async fn a_delete_that_fails_leaves_the_volume_until_it_succeeds() {
 #[tokio::test]
 async fn a_pool_that_is_full_gives_nothing() {
     run_test("csi-full", async |test| {
-        if test.cluster.bed.is_none() {
+        if !test.has_bed() {
             return Ok(());
         }
         let class = create_class(test, "Immediate", &[("full", "true")]).await?;
@@ -255,7 +255,7 @@ async fn a_pool_that_is_full_gives_nothing() {
 #[tokio::test]
 async fn the_scheduler_knows_what_a_pool_has_left() {
     run_test("csi-capacity", async |test| {
-        if test.cluster.bed.is_none() {
+        if !test.has_bed() {
             return Ok(());
         }
         let parameters = [("pool", test.namespace.as_str()), ("capacity", "100Mi")];

@@ -19,7 +19,7 @@ fn app(test: &Test, name: &str, script: &str, claims: &[&str]) -> Pod {
 #[tokio::test]
 async fn each_file_system_is_there_and_rounds_a_small_claim_up() {
     run_test("csi-file-systems", async |test| {
-        if test.cluster.bed.is_none() {
+        if !test.has_bed() {
             return Ok(());
         }
         for (name, class) in [("one", "csi-a"), ("two", "csi-b"), ("three", "csi-btrfs")] {
@@ -41,7 +41,7 @@ async fn each_file_system_is_there_and_rounds_a_small_claim_up() {
 #[tokio::test]
 async fn a_raw_block_volume_keeps_its_bytes_on_its_way_to_another_node() {
     run_test("csi-block", async |test| {
-        if test.cluster.bed.is_none() {
+        if !test.has_bed() {
             return Ok(());
         }
         let raw = with_spec(&claim("raw", "csi-block"), &json!({"volumeMode": "Block"}))?;
@@ -68,7 +68,7 @@ async fn a_raw_block_volume_keeps_its_bytes_on_its_way_to_another_node() {
 #[tokio::test]
 async fn an_immediate_claim_is_bound_without_a_pod_and_reaches_every_node() {
     run_test("csi-immediate", async |test| {
-        if test.cluster.bed.is_none() {
+        if !test.has_bed() {
             return Ok(());
         }
         test.create(&claim("now", "csi-now")).await?;
@@ -83,7 +83,7 @@ async fn an_immediate_claim_is_bound_without_a_pod_and_reaches_every_node() {
 #[tokio::test]
 async fn a_volume_of_one_node_says_so_and_pods_follow_it() {
     run_test("csi-topology", async |test| {
-        if test.cluster.bed.is_none() {
+        if !test.has_bed() {
             return Ok(());
         }
         test.create(&claim("data", "csi-node")).await?;
@@ -114,7 +114,7 @@ async fn a_volume_of_one_node_says_so_and_pods_follow_it() {
 #[tokio::test]
 async fn a_volume_grows_under_its_pod() {
     run_test("csi-grow-online", async |test| {
-        if test.cluster.bed.is_none() {
+        if !test.has_bed() {
             return Ok(());
         }
         test.create(&claim("data", "csi-b")).await?;
@@ -141,7 +141,7 @@ async fn a_volume_grows_under_its_pod() {
 #[tokio::test]
 async fn an_ext4_volume_has_grown_when_its_pod_starts_again() {
     run_test("csi-grow-ext4", async |test| {
-        if test.cluster.bed.is_none() {
+        if !test.has_bed() {
             return Ok(());
         }
         test.create(&claim("data", "csi-a")).await?;
@@ -169,7 +169,7 @@ async fn an_ext4_volume_has_grown_when_its_pod_starts_again() {
 #[tokio::test]
 async fn a_class_without_expansion_refuses_it() {
     run_test("csi-fixed", async |test| {
-        if test.cluster.bed.is_none() {
+        if !test.has_bed() {
             return Ok(());
         }
         test.create(&claim("data", "csi-fixed")).await?;
@@ -193,7 +193,7 @@ async fn a_class_without_expansion_refuses_it() {
 #[tokio::test]
 async fn a_snapshot_and_a_clone_hold_what_was_there_when_they_were_made() {
     run_test("csi-copies", async |test| {
-        if test.cluster.bed.is_none() {
+        if !test.has_bed() {
             return Ok(());
         }
         test.create(&claim("data", "csi-b")).await?;
