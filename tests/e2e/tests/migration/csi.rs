@@ -14,6 +14,8 @@ use pvmigrate_e2e::{
 };
 use serde_json::{Value, json};
 
+mod detach;
+
 const SCRIPT: &str = "[ -e /data/file ] || echo data >/data/file";
 
 #[tokio::test]
