@@ -5,33 +5,42 @@
 
 mod attributes;
 mod boundary;
+mod chunks;
 mod content;
 mod copy;
 mod exclude;
+mod extra;
 mod fault;
+mod filesystem;
 mod ledger;
+mod limiter;
 mod links;
+mod manifest;
 mod meta;
 mod names;
+mod pair;
+mod passes;
+mod pool;
+mod project;
+mod quiet;
+mod reader;
 mod remove;
 pub mod serve;
+mod space;
+mod stretches;
 mod trail;
+mod trust;
 mod verify;
 mod xattrs;
 
 use std::collections::BTreeSet;
-use std::fs::canonicalize;
 use std::num::{NonZeroU64, NonZeroUsize};
-use std::path::{Path, PathBuf};
 
-use pvmigrate_record::order::{Attribute, Level, PassReport, What};
-use rustix::fd::OwnedFd;
+use pvmigrate_record::order::{Attribute, Level};
 
 pub use exclude::Exclusions;
-use fault::Fault;
-use ledger::Ledger;
 pub use ledger::Progress;
-use trail::open_root;
+pub use passes::{Mover, verify};
 
 /// Two for each of two cores: one waits for storage while the other works.
 const THREADS: NonZeroUsize = NonZeroUsize::new(4).unwrap();
@@ -50,6 +59,9 @@ pub struct Options {
     /// Whether `security.selinux` is kept. A kubelet labels volumes for the pods that mount them.
     pub selinux: bool,
     pub threads: NonZeroUsize,
+    /// What the copy passes over without being told to, for tests of the comparison.
+    #[doc(hidden)]
+    pub overlook: Exclusions,
 }
 
 impl Default for Options {
@@ -61,98 +73,7 @@ impl Default for Options {
             lose: BTreeSet::new(),
             selinux: false,
             threads: THREADS,
+            overlook: Exclusions::default(),
         }
     }
-}
-
-/// Two trees, and what is known of them from one pass to the next.
-pub struct Mover {
-    source: PathBuf,
-    destination: PathBuf,
-    options: Options,
-    passes: u32,
-}
-
-impl Mover {
-    pub fn new(source: &Path, destination: &Path, options: Options) -> Self {
-        Mover {
-            source: source.to_owned(),
-            destination: destination.to_owned(),
-            options,
-            passes: 0,
-        }
-    }
-
-    /// Whether both sides can be looked into.
-    pub fn check(&self) -> std::io::Result<()> {
-        for folder in [&self.source, &self.destination] {
-            std::fs::read_dir(folder)?;
-        }
-        Ok(())
-    }
-
-    /// Makes the tree at the destination equal to the one at the source, whatever it held before.
-    ///
-    /// The report is ok only if everything was copied, reached the storage, and was compared as
-    /// [`Options::verify`] says. Each thing that could not be kept is an error with its path. When
-    /// the copy has errors nothing is compared. `progress` is told entries and bytes at most once
-    /// a second, of copy and comparison together.
-    pub fn pass(&mut self, what: What, progress: Progress<'_>) -> PassReport {
-        self.passes += 1;
-        let mut ledger = Ledger::new(what, progress);
-        let (source, destination) = (&self.source, &self.destination);
-        if let Some((from, to)) = open(source, destination, &mut ledger) {
-            copy::copy(from, to, &mut ledger);
-            if what == What::Final && self.options.verify > Level::None && !ledger.has_errors() {
-                compare(source, destination, &mut ledger);
-            }
-        }
-        let mut report = ledger.close();
-        report.pass = self.passes;
-        report
-    }
-}
-
-/// Compares the two trees and changes neither. Each difference is an error with its path.
-pub fn verify(
-    source: &Path,
-    destination: &Path,
-    _options: &Options,
-    progress: Progress<'_>,
-) -> PassReport {
-    let mut ledger = Ledger::new(What::Final, progress);
-    if let Some((_, to)) = open(source, destination, &mut ledger) {
-        // What is still on its way to the storage cannot be read back from there.
-        if let Err(errno) = rustix::fs::syncfs(&to) {
-            ledger.fault(b"", &Fault::destination("write it back")(errno));
-        }
-        compare(source, destination, &mut ledger);
-    }
-    ledger.close()
-}
-
-fn compare(source: &Path, destination: &Path, ledger: &mut Ledger<'_>) {
-    if let Some((from, to)) = open(source, destination, ledger) {
-        ledger.report.verified = Some(verify::verify(from, to, ledger));
-    }
-}
-
-fn open(source: &Path, destination: &Path, ledger: &mut Ledger<'_>) -> Option<(OwnedFd, OwnedFd)> {
-    let opened = (|| {
-        // A source that is not there is no change that a warm pass puts up with.
-        let from = open_root(source).map_err(|errno| Fault::Source {
-            doing: "open it".into(),
-            errno,
-        })?;
-        let to = open_root(destination).map_err(Fault::destination("open it"))?;
-        if let (Ok(source), Ok(destination)) = (canonicalize(source), canonicalize(destination))
-            && (source.starts_with(&destination) || destination.starts_with(&source))
-        {
-            return Err(Fault::Refused(
-                "one of the two folders is in the other".into(),
-            ));
-        }
-        Ok((from, to))
-    })();
-    opened.map_err(|fault| ledger.fault(b"", &fault)).ok()
 }
