@@ -4,6 +4,7 @@
 //! any depth are walked with a bounded number of open files.
 
 mod attributes;
+mod block;
 mod boundary;
 mod content;
 mod copy;
@@ -21,6 +22,7 @@ mod xattrs;
 
 use std::collections::BTreeSet;
 use std::fs::canonicalize;
+use std::io::Error;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
@@ -71,6 +73,8 @@ pub struct Mover {
     destination: PathBuf,
     options: Options,
     passes: u32,
+    /// Of the destination, where it is a block device.
+    blocks: block::Known,
 }
 
 impl Mover {
@@ -80,11 +84,15 @@ impl Mover {
             destination: destination.to_owned(),
             options,
             passes: 0,
+            blocks: block::Known::default(),
         }
     }
 
     /// Whether both sides can be looked into.
     pub fn check(&self) -> std::io::Result<()> {
+        if block::are_devices(&self.source, &self.destination).map_err(Error::other)? {
+            return block::check(&self.source, &self.destination).map_err(Error::other);
+        }
         for folder in [&self.source, &self.destination] {
             std::fs::read_dir(folder)?;
         }
@@ -101,15 +109,28 @@ impl Mover {
         self.passes += 1;
         let mut ledger = Ledger::new(what, progress);
         let (source, destination) = (&self.source, &self.destination);
-        if let Some((from, to)) = open(source, destination, &mut ledger) {
-            copy::copy(from, to, &mut ledger);
-            if what == What::Final && self.options.verify > Level::None && !ledger.has_errors() {
-                compare(source, destination, &mut ledger);
+        match block::are_devices(source, destination) {
+            Ok(true) => {
+                let how = block_how(&self.options);
+                let pair = (source.as_path(), destination.as_path());
+                block::pass(pair, &how, &mut self.blocks, what, &mut ledger);
             }
+            Ok(false) => self.pass_trees(what, &mut ledger),
+            Err(fault) => ledger.fault(b"", &fault),
         }
         let mut report = ledger.close();
         report.pass = self.passes;
         report
+    }
+
+    fn pass_trees(&self, what: What, ledger: &mut Ledger<'_>) {
+        let (source, destination) = (&self.source, &self.destination);
+        if let Some((from, to)) = open(source, destination, ledger) {
+            copy::copy(from, to, ledger);
+            if what == What::Final && self.options.verify > Level::None && !ledger.has_errors() {
+                compare(source, destination, ledger);
+            }
+        }
     }
 }
 
@@ -117,23 +138,39 @@ impl Mover {
 pub fn verify(
     source: &Path,
     destination: &Path,
-    _options: &Options,
+    options: &Options,
     progress: Progress<'_>,
 ) -> PassReport {
     let mut ledger = Ledger::new(What::Final, progress);
-    if let Some((_, to)) = open(source, destination, &mut ledger) {
+    match block::are_devices(source, destination) {
+        Ok(true) => block::verify((source, destination), &block_how(options), &mut ledger),
+        Ok(false) => verify_trees(source, destination, &mut ledger),
+        Err(fault) => ledger.fault(b"", &fault),
+    }
+    ledger.close()
+}
+
+fn verify_trees(source: &Path, destination: &Path, ledger: &mut Ledger<'_>) {
+    if let Some((_, to)) = open(source, destination, ledger) {
         // What is still on its way to the storage cannot be read back from there.
         if let Err(errno) = rustix::fs::syncfs(&to) {
             ledger.fault(b"", &Fault::destination("write it back")(errno));
         }
-        compare(source, destination, &mut ledger);
+        compare(source, destination, ledger);
     }
-    ledger.close()
 }
 
 fn compare(source: &Path, destination: &Path, ledger: &mut Ledger<'_>) {
     if let Some((from, to)) = open(source, destination, ledger) {
         ledger.report.verified = Some(verify::verify(from, to, ledger));
+    }
+}
+
+fn block_how(options: &Options) -> block::How<'_> {
+    block::How {
+        level: options.verify,
+        threads: options.threads,
+        take: &|_| {},
     }
 }
 

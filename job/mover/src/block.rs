@@ -1,0 +1,265 @@
+//! Raw block volumes: the destination becomes the source's bytes, and zeros behind them.
+//!
+//! ```text
+//! both opened, sizes ─> source written back ─> units copied ─> destination written back
+//!                                              │                └─> units read back ─> digests
+//!                                              └─ hash as known? ─ equal there? ─ zeros? ─ write
+//! ```
+//!
+//! Nothing tells which parts of a device have changed, so each pass reads the whole source, and
+//! writes what it does not find at the destination. A device that changes under a warm pass is
+//! normal: a later pass finds it.
+
+mod device;
+mod guess;
+mod units;
+mod verify;
+
+use std::fs;
+use std::num::NonZeroUsize;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+
+use blake3::Hash;
+use pvmigrate_record::order::{Level, What};
+
+use crate::fault::Fault;
+use crate::ledger::Ledger;
+use device::{Device, Side};
+use guess::Guess;
+use units::{Buffer, UNIT, count, each, is_zero, span};
+
+/// What is known of a destination from one pass to the next, unit by unit.
+#[derive(Default)]
+pub struct Known {
+    units: Vec<Unit>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Unit {
+    /// Of the content; none as long as that is not known.
+    hash: Option<Hash>,
+    /// Whether that was read from the storage since it was last written.
+    proven: bool,
+}
+
+/// Called with a number of bytes before they are read from the source; returns when they may be.
+pub type Take<'a> = &'a (dyn Fn(u64) + Sync);
+
+/// How a pass works.
+pub struct How<'a> {
+    pub level: Level,
+    pub threads: NonZeroUsize,
+    pub take: Take<'a>,
+}
+
+/// Whether there are two block devices to copy; a device and a folder do not go together.
+pub fn are_devices(source: &Path, destination: &Path) -> Result<bool, Fault> {
+    // What is not there is for whoever opens it to tell.
+    let is_device =
+        |path| fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device());
+    let refused = |device: &str, folder: &str| {
+        Err(Fault::Refused(format!(
+            "the {device} is a block device, the {folder} is not: both volumes need the same volumeMode"
+        )))
+    };
+    match (is_device(source), is_device(destination)) {
+        (true, false) => refused("source", "destination"),
+        (false, true) => refused("destination", "source"),
+        (both, _) => Ok(both),
+    }
+}
+
+/// Whether both can be used, without a change to either.
+pub fn check(source: &Path, destination: &Path) -> Result<(), Fault> {
+    Device::open(source, Side::Source)?;
+    Device::open_exclusively(destination).map(drop)
+}
+
+/// Makes the destination equal to the source, whatever it held before.
+pub fn pass(
+    (source, destination): (&Path, &Path),
+    how: &How<'_>,
+    known: &mut Known,
+    what: What,
+    ledger: &mut Ledger<'_>,
+) {
+    let done = (|| {
+        let pair = Pair {
+            source: Device::open(source, Side::Source)?,
+            destination: Device::open_exclusively(destination)?,
+        };
+        pair.must_fit()?;
+        // What an application has written and the storage has not yet is read as well.
+        pair.source.write_back()?;
+        pair.copy(how, known, ledger);
+        if let Err(fault) = pair.destination.write_back() {
+            // Which writes were lost is not told.
+            *known = Known::default();
+            return Err(fault);
+        }
+        if ledger.has_errors() || how.level == Level::None {
+            return Ok(());
+        }
+        ledger.report.verified = match (how.level, what) {
+            (Level::Full, What::Final) => Some(pair.compare(how, ledger)),
+            (Level::Metadata, What::Final) => Some(pair.sizes()),
+            (Level::Written | Level::Full, _) => {
+                let verified = pair.read_back(how, known, ledger);
+                (what == What::Final).then_some(verified)
+            }
+            _ => None,
+        };
+        Ok(())
+    })();
+    if let Err(fault) = done {
+        ledger.fault(b"", &fault);
+    }
+}
+
+/// Compares the two and changes neither.
+pub fn verify((source, destination): (&Path, &Path), how: &How<'_>, ledger: &mut Ledger<'_>) {
+    let done = (|| {
+        let pair = Pair {
+            source: Device::open(source, Side::Source)?,
+            destination: Device::open(destination, Side::Destination)?,
+        };
+        pair.must_fit()?;
+        for device in [&pair.source, &pair.destination] {
+            device.write_back()?;
+        }
+        ledger.report.verified = Some(pair.compare(how, ledger));
+        Ok(())
+    })();
+    if let Err(fault) = done {
+        ledger.fault(b"", &fault);
+    }
+}
+
+struct Pair {
+    source: Device,
+    destination: Device,
+}
+
+/// What became of a unit.
+struct Copied {
+    now: Unit,
+    read: u64,
+    written: u64,
+    changed: bool,
+}
+
+impl Pair {
+    fn must_fit(&self) -> Result<(), Fault> {
+        let (has, needs) = (self.destination.size, self.source.size);
+        if self.source.number == self.destination.number {
+            return Err(Fault::Refused(
+                "source and destination are the same device".into(),
+            ));
+        }
+        if has < needs {
+            return Err(Fault::Refused(format!(
+                "the source has {needs} bytes, the destination only {has}: nothing was written"
+            )));
+        }
+        Ok(())
+    }
+
+    fn copy(&self, how: &How<'_>, known: &mut Known, ledger: &mut Ledger<'_>) {
+        ledger.entry();
+        let total = count(self.destination.size);
+        known.units.resize(total, Unit::default());
+        let before = known.units.clone();
+        let guess = Guess::new();
+        each(
+            0..total,
+            how.threads,
+            |unit, buffers| self.copy_unit(unit, before[unit], buffers, &guess, how.take),
+            |unit, result| {
+                match result {
+                    Ok(copied) => {
+                        known.units[unit] = copied.now;
+                        ledger.totals().read += copied.read;
+                        ledger.totals().bytes += copied.written;
+                        ledger.totals().changed += u64::from(copied.changed);
+                        ledger.bytes(copied.read);
+                    }
+                    Err(fault) => {
+                        known.units[unit] = Unit::default();
+                        ledger.fault(&at(unit), &fault);
+                    }
+                }
+                !ledger.must_stop()
+            },
+        );
+    }
+
+    fn copy_unit(
+        &self,
+        unit: usize,
+        known: Unit,
+        [data, there]: &mut [Buffer; 2],
+        guess: &Guess,
+        take: Take<'_>,
+    ) -> Result<Copied, Fault> {
+        let (offset, length) = span(unit, self.destination.size);
+        let data = data.of(length);
+        let read = self.read_source(unit, data, take)?;
+        let hash = blake3::hash(data);
+        let mut copied = Copied {
+            now: known,
+            read,
+            written: 0,
+            changed: false,
+        };
+        if known.hash == Some(hash) {
+            return Ok(copied);
+        }
+        let zeros = is_zero(data);
+        if known.hash.is_none() && guess.is_worth_a_look(unit) {
+            let there = there.of(length);
+            self.destination.read(offset, there)?;
+            let equal = data == there;
+            if !zeros {
+                guess.was_equal(equal);
+            }
+            if equal {
+                copied.now = Unit {
+                    hash: Some(hash),
+                    proven: self.destination.is_direct,
+                };
+                return Ok(copied);
+            }
+        }
+        copied.changed = true;
+        copied.now = Unit {
+            hash: Some(hash),
+            proven: false,
+        };
+        if zeros {
+            copied.written = self.destination.zero(offset, data)?;
+        } else {
+            self.destination.write(offset, data)?;
+            copied.written = length as u64;
+        }
+        Ok(copied)
+    }
+
+    /// Reads a unit, and zeros where the source has ended: what a larger destination held there,
+    /// an old file system's second superblock for example, would mislead tools.
+    fn read_source(&self, unit: usize, data: &mut [u8], take: Take<'_>) -> Result<u64, Fault> {
+        let (offset, length) = span(unit, self.source.size);
+        let (content, behind) = data.split_at_mut(length);
+        if length > 0 {
+            take(length as u64);
+            self.source.read(offset, content)?;
+        }
+        behind.fill(0);
+        Ok(length as u64)
+    }
+}
+
+/// Where an error is: errors of a device have no path.
+fn at(unit: usize) -> Vec<u8> {
+    format!("at byte {}", unit * UNIT).into_bytes()
+}
