@@ -70,12 +70,12 @@ impl Device {
                 side.name()
             )));
         }
-        let size = rustix::fs::seek(&fd, SeekFrom::End(0))
+        let end = rustix::fs::seek(&fd, SeekFrom::End(0))
             .map_err(|errno| fault("learn its size", errno))?;
         Ok(Device {
             fd,
             side,
-            size,
+            size: end,
             number: found.st_rdev,
             is_direct,
             way: AtomicUsize::new(0),
