@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use pvmigrate_record::names;
+use pvmigrate_record::order::{Level, THREADS};
 use pvmigrate_record::record::Record;
 
 use crate::config::Config;
@@ -155,7 +156,9 @@ fn container(config: &Config) -> Container {
         image: Some(config.image.clone()),
         image_pull_policy: Some(config.image_pull_policy.clone()),
         command: Some(vec!["/pvmigrate-mover".into()]),
-        args: Some(vec!["serve".into()]),
+        args: Some(arguments(config)),
+        // A mover that cannot begin says why on stderr.
+        termination_message_policy: Some("FallbackToLogsOnError".into()),
         env: Some(vec![EnvVar {
             name: "POD_UID".into(),
             value_from: Some(EnvVarSource {
@@ -195,6 +198,39 @@ fn container(config: &Config) -> Container {
         ]),
         ..Container::default()
     }
+}
+
+/// Whether a mover, of a Job before, was told to work otherwise than it would be now.
+pub fn is_told_otherwise(pod: &Pod, config: &Config) -> bool {
+    let spec = pod.spec.iter();
+    let mut containers = spec.flat_map(|spec| &spec.containers);
+    // What admission has added beside it is told nothing by us.
+    !containers.any(|container| container.args.as_ref() == Some(&arguments(config)))
+}
+
+/// What differs from what a mover does by itself.
+fn arguments(config: &Config) -> Vec<String> {
+    let mut all = vec!["serve".to_string()];
+    let mut say = |flag: &str, value: String| all.push(format!("--{flag}={value}"));
+    if config.mover_verify != Level::default() {
+        say("verify", config.mover_verify.name().into());
+    }
+    for pattern in &config.mover_exclude {
+        say("exclude", pattern.clone());
+    }
+    if let Ok(Some(bandwidth)) = config.mover_bandwidth() {
+        say("bandwidth", bandwidth.to_string());
+    }
+    for attribute in &config.mover_lose {
+        say("lose", attribute.name().into());
+    }
+    if config.mover_threads != THREADS {
+        say("threads", config.mover_threads.to_string());
+    }
+    if config.mover_selinux {
+        all.push("--selinux".into());
+    }
+    all
 }
 
 fn mount(name: &str, path: &str) -> VolumeMount {
@@ -238,6 +274,7 @@ fn order_volume() -> Volume {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::tests::config;
     use serde_json::json;
 
     #[test]
@@ -264,6 +301,21 @@ mod tests {
         }
         assert_eq!(placement.node_selector["disk"], "ssd");
         assert_eq!(placement.tolerations.len(), 1);
+    }
+
+    #[test]
+    fn a_mover_is_told_what_differs_from_its_defaults() {
+        assert_eq!(arguments(&config(&[])), ["serve"]);
+        let config = config(&[
+            ("PVMIGRATE_MOVER_VERIFY", "none"),
+            ("PVMIGRATE_MOVER_EXCLUDE", "-a\nb,c"),
+            ("PVMIGRATE_MOVER_BANDWIDTH", "1Ki"),
+            ("PVMIGRATE_MOVER_LOSE", "acls,owner"),
+            ("PVMIGRATE_MOVER_SELINUX", "true"),
+            ("PVMIGRATE_MOVER_THREADS", "2"),
+        ]);
+        let expected = "serve --verify=none --exclude=-a --exclude=b,c --bandwidth=1024 --lose=acls --lose=owner --threads=2 --selinux";
+        assert_eq!(arguments(&config).join(" "), expected);
     }
 
     #[test]

@@ -26,7 +26,7 @@ use std::io::Error;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
-use pvmigrate_record::order::{Attribute, Level, PassReport, What};
+use pvmigrate_record::order::{Attribute, Level, PassReport, THREADS, What};
 use rustix::fd::OwnedFd;
 
 pub use exclude::Exclusions;
@@ -34,9 +34,6 @@ use fault::Fault;
 use ledger::Ledger;
 pub use ledger::Progress;
 use trail::open_root;
-
-/// Two for each of two cores: one waits for storage while the other works.
-const THREADS: NonZeroUsize = NonZeroUsize::new(4).unwrap();
 
 /// How a mover works, for all of its passes.
 #[derive(Clone, Debug)]

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::claim::{staging_claim, storage};
 use crate::migration::{Group, Migration};
-use crate::mover::{Placement, mover_pod};
+use crate::mover::{Placement, is_told_otherwise, mover_pod};
 use crate::pods::{PodWatch, Pods, SeenPod, has_ended};
 use crate::quantity::bytes;
 use crate::run::Run;
@@ -212,13 +212,15 @@ fn consumers<'a>(pods: &'a Pods, claim: &'a str) -> impl Iterator<Item = &'a See
     })
 }
 
-/// Removes what an earlier Job has used up: a mover that has ended or is ending, and the staging
-/// claim that was deleted after it.
+/// Removes what an earlier Job has used up: a mover that has ended or is ending, or that was told
+/// to work otherwise, and the staging claim that was deleted after it.
 async fn clear_leftovers(run: &Run, migration: &Migration) -> Result<(), Stop> {
     let (claims, pods) = (migration.claims(&run.cluster), migration.pods(&run.cluster));
     let name = migration.staging_name();
     if let Some(pod) = run.cluster.get(&pods, &name).await?
-        && (pod.metadata.deletion_timestamp.is_some() || has_ended(&pod))
+        && (pod.metadata.deletion_timestamp.is_some()
+            || has_ended(&pod)
+            || is_told_otherwise(&pod, &run.config))
     {
         let uid = pod.uid().unwrap_or_default();
         run.cluster.delete(&pods, pod, None, |_| Ok(())).await?;
