@@ -89,6 +89,7 @@ fn boot(bed: &Bed) -> Result<()> {
         containers::start(bed, node)?;
     }
     disks::create(bed)?;
+    kubelet::create_roots(bed)?;
     for archive in images::ensure(bed)? {
         containers::load_locked(bed, &archive)?;
     }

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
     Event, PersistentVolume, PersistentVolumeClaim, Pod, VolumeDevice,
 };
 use k8s_openapi::api::storage::v1::{StorageClass, VolumeAttachment};
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams, VersionMatch};
 use kube::{Api, ResourceExt};
 use pvmigrate_testbed::{CSI_DRIVER, csi_faults_folder};
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ impl Fault {
     /// `None` on a cluster that is not the test bed.
     pub fn inject(test: &Test, claim: &str, mut rule: Value) -> Result<Option<Self>> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let Some(bed) = test.cluster.bed.as_ref() else {
+        let Some(bed) = test.bed() else {
             return Ok(None);
         };
         rule["claim"] = format!("{}/{claim}", test.namespace).into();
@@ -129,9 +129,28 @@ pub async fn volume_of(test: &Test, claim: &str) -> Result<PersistentVolume> {
 
 /// Where a volume is attached, or being attached or detached.
 pub async fn attachments(cluster: &Cluster, volume: &str) -> Result<Vec<VolumeAttachment>> {
-    let all = Api::<VolumeAttachment>::all(cluster.client.clone())
-        .list(&ListParams::default())
-        .await?;
+    listed(cluster, volume, &ListParams::default()).await
+}
+
+/// Where it was at some write to the cluster, of whatever object.
+pub async fn attachments_at(
+    cluster: &Cluster,
+    volume: &str,
+    version: &str,
+) -> Result<Vec<VolumeAttachment>> {
+    let then = ListParams::default()
+        .at(version)
+        .matching(VersionMatch::Exact);
+    listed(cluster, volume, &then).await
+}
+
+async fn listed(
+    cluster: &Cluster,
+    volume: &str,
+    params: &ListParams,
+) -> Result<Vec<VolumeAttachment>> {
+    let api = Api::<VolumeAttachment>::all(cluster.client.clone());
+    let all = api.list(params).await?;
     let of = |attachment: &VolumeAttachment| {
         attachment.spec.source.persistent_volume_name.as_deref() == Some(volume)
     };

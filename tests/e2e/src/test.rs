@@ -1,4 +1,5 @@
 use std::fmt::Debug;
+use std::io::{Write as _, stderr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use k8s_openapi::serde::Serialize;
 use k8s_openapi::serde::de::DeserializeOwned;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
+use pvmigrate_testbed::Bed;
 
 use crate::{Cluster, volumes, wait_for};
 
@@ -95,6 +97,21 @@ impl Test {
         )
         .await?;
         Ok(namespace)
+    }
+
+    /// The test bed, for tests that need more of it than a cluster. Elsewhere they test nothing; that
+    /// is said even where the output of tests that pass is not shown.
+    pub fn bed(&self) -> Option<&Bed> {
+        let bed = self.cluster.bed.as_ref();
+        if bed.is_none() {
+            let name = &self.namespace;
+            let _ = writeln!(stderr(), "{name} needs the test bed: nothing was tested");
+        }
+        bed
+    }
+
+    pub fn has_bed(&self) -> bool {
+        self.bed().is_some()
     }
 
     fn all_namespaces(&self) -> Vec<String> {

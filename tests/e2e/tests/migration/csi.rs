@@ -14,6 +14,8 @@ use pvmigrate_e2e::{
 };
 use serde_json::{Value, json};
 
+mod detach;
+
 const SCRIPT: &str = "[ -e /data/file ] || echo data >/data/file";
 
 #[tokio::test]
@@ -41,7 +43,7 @@ async fn a_claim_moves_to_a_class_that_binds_at_once() {
 }
 
 async fn moves(test: &Test, from: &str, to: &str) -> Result<()> {
-    if test.cluster.bed.is_none() {
+    if !test.has_bed() {
         return Ok(());
     }
     test.create(&claim("data", from)).await?;
@@ -65,7 +67,7 @@ async fn moves(test: &Test, from: &str, to: &str) -> Result<()> {
 #[tokio::test]
 async fn an_application_that_moves_to_another_node_is_not_left_hanging_by_a_waiting_mover() {
     run_test("moved-application", async |test| {
-        if test.cluster.bed.is_none() {
+        if !test.has_bed() {
             return Ok(());
         }
         test.create(&claim("data", "csi-a")).await?;
