@@ -118,6 +118,14 @@ async fn destination_of(
             spec.storage_class_name, migration.record.destination_class
         )));
     }
+    // One that is Filesystem may leave it out.
+    let mode = spec.volume_mode.as_deref().unwrap_or("Filesystem");
+    if mode != migration.record.manifest.volume_mode {
+        return Err(Stop::refused(format!(
+            "volume {name} has volumeMode {mode}, claim {} has {}",
+            migration.record.claim, migration.record.manifest.volume_mode
+        )));
+    }
     let known = migration.record.destination.as_ref();
     Ok(Volume {
         uid: found.uid().unwrap_or_default(),
@@ -220,7 +228,7 @@ async fn clear_leftovers(run: &Run, migration: &Migration) -> Result<(), Stop> {
     if let Some(pod) = run.cluster.get(&pods, &name).await?
         && (pod.metadata.deletion_timestamp.is_some()
             || has_ended(&pod)
-            || is_told_otherwise(&pod, &run.config))
+            || is_told_otherwise(&pod, &migration.record, &run.config))
     {
         let uid = pod.uid().unwrap_or_default();
         run.cluster.delete(&pods, pod, None, |_| Ok(())).await?;
