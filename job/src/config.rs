@@ -1,10 +1,14 @@
 //! What the Job was asked to do, from `PVMIGRATE_…` in its environment. Parsed once.
 
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
+use pvmigrate_record::order::{Attribute, Level, THREADS};
 use pvmigrate_record::record::Release;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use sha2::{Digest, Sha256};
+
+use crate::quantity::bytes;
 
 /// The Job's configuration. Each field is the environment variable `PVMIGRATE_<FIELD>`. Flat,
 /// because envy cannot parse numbers or booleans in nested structs.
@@ -55,6 +59,23 @@ pub struct Config {
     /// Capabilities of a mover beyond its own, for example `SYS_ADMIN` for `trusted.` xattrs.
     #[serde(default)]
     pub mover_extra_capabilities: Vec<String>,
+    /// How much of a copy is compared with its source.
+    #[serde(default)]
+    pub mover_verify: Level,
+    /// Patterns of paths that are left out, one a line: a comma may be part of one.
+    #[serde(default, deserialize_with = "lines")]
+    pub mover_exclude: Vec<String>,
+    /// Bytes a second that each mover reads at most, a quantity such as `50Mi`; empty: no limit.
+    #[serde(default)]
+    pub mover_bandwidth: String,
+    /// What may be lost without an error.
+    #[serde(default)]
+    pub mover_lose: Vec<Attribute>,
+    /// Keep `security.selinux`, which is otherwise left to the kubelet.
+    #[serde(default)]
+    pub mover_selinux: bool,
+    #[serde(default = "threads")]
+    pub mover_threads: NonZeroUsize,
     /// How long each of these may take, in seconds.
     #[serde(default = "five_minutes")]
     pub stage_seconds: u64,
@@ -78,12 +99,24 @@ pub enum SourceVolumes {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("{0}: set it, or use the chart, which does")]
+    #[error("{0} is missing: set it, or use the chart, which does")]
+    Missing(String),
+    #[error("{variable} is {value:?}: {why}")]
+    Value {
+        variable: String,
+        value: String,
+        why: String,
+    },
+    #[error("{0}")]
     Environment(String),
     #[error("sourceSC and destSC are both {0:?}: name two different StorageClasses")]
     EqualClasses(String),
     #[error("PVMIGRATE_MOVER_RESOURCES is not a ResourceRequirements: {0}")]
     Resources(serde_json::Error),
+    #[error(
+        "PVMIGRATE_MOVER_BANDWIDTH is {0:?}, which is no number of bytes a second: write it as a quantity such as 50Mi, or leave it empty for no limit"
+    )]
+    Bandwidth(String),
 }
 
 impl Config {
@@ -94,23 +127,41 @@ impl Config {
 
     fn from_pairs(pairs: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
         // An empty variable is one that is not set: charts render lists and names that way.
-        let pairs = pairs.filter(|(_, value)| !value.is_empty());
-        let config: Self = envy::prefixed("PVMIGRATE_")
-            .from_iter(pairs)
-            .map_err(|error| {
-                let text = match error {
-                    envy::Error::MissingValue(field) => {
-                        format!("PVMIGRATE_{} is missing", field.to_uppercase())
-                    }
-                    envy::Error::Custom(text) => text,
-                };
-                ConfigError::Environment(text)
-            })?;
+        let pairs: Vec<_> = pairs.filter(|(_, value)| !value.is_empty()).collect();
+        let config = Self::parse(&pairs).map_err(|error| match error {
+            envy::Error::MissingValue(field) => {
+                ConfigError::Missing(format!("PVMIGRATE_{}", field.to_uppercase()))
+            }
+            envy::Error::Custom(why) => Self::blame(&pairs, why),
+        })?;
         if config.source_sc == config.dest_sc {
             return Err(ConfigError::EqualClasses(config.source_sc));
         }
         config.mover_resources()?;
+        config.mover_bandwidth()?;
         Ok(config)
+    }
+
+    fn parse(pairs: &[(String, String)]) -> envy::Result<Self> {
+        envy::prefixed("PVMIGRATE_").from_iter(pairs.iter().cloned())
+    }
+
+    /// Names the variable whose value is wrong, which envy does not always do: the one without
+    /// which this is not what is wrong.
+    fn blame(pairs: &[(String, String)], why: String) -> ConfigError {
+        let error = envy::Error::Custom(why.clone());
+        for (number, (variable, value)) in pairs.iter().enumerate() {
+            let mut others = pairs.to_vec();
+            others.remove(number);
+            if Self::parse(&others).err().as_ref() != Some(&error) {
+                return ConfigError::Value {
+                    variable: variable.clone(),
+                    value: value.clone(),
+                    why,
+                };
+            }
+        }
+        ConfigError::Environment(why)
     }
 
     pub fn mover_resources(
@@ -122,6 +173,16 @@ impl Config {
         serde_json::from_str(&self.mover_resources)
             .map(Some)
             .map_err(ConfigError::Resources)
+    }
+
+    pub fn mover_bandwidth(&self) -> Result<Option<NonZeroU64>, ConfigError> {
+        if self.mover_bandwidth.is_empty() {
+            return Ok(None);
+        }
+        bytes(&self.mover_bandwidth)
+            .and_then(|bytes| NonZeroU64::new(u64::try_from(bytes).ok()?))
+            .map(Some)
+            .ok_or_else(|| ConfigError::Bandwidth(self.mover_bandwidth.clone()))
     }
 
     pub fn release(&self) -> Release {
@@ -183,6 +244,15 @@ fn five_minutes() -> u64 {
     300
 }
 
+fn threads() -> NonZeroUsize {
+    THREADS
+}
+
+fn lines<'de, D: Deserializer<'de>>(text: D) -> Result<Vec<String>, D::Error> {
+    let text = String::deserialize(text)?;
+    Ok(text.lines().map(ToString::to_string).collect())
+}
+
 #[cfg(test)]
 pub mod tests {
     use super::*;
@@ -225,6 +295,55 @@ pub mod tests {
         assert_eq!(config.stage_limit(), Duration::from_secs(7));
         assert_eq!(config.source_volumes, SourceVolumes::Delete);
         assert!(config.selects("x") && !config.selects("z"));
+    }
+
+    #[test]
+    fn how_movers_work_is_read() {
+        let plain = config(&[]);
+        assert_eq!(plain.mover_verify, Level::Written);
+        assert_eq!(plain.mover_bandwidth().unwrap(), None);
+        let config = config(&[
+            ("PVMIGRATE_MOVER_VERIFY", "full"),
+            ("PVMIGRATE_MOVER_EXCLUDE", "cache\n{a,b}/*.tmp"),
+            ("PVMIGRATE_MOVER_BANDWIDTH", "50Mi"),
+            ("PVMIGRATE_MOVER_LOSE", "acls,specials"),
+            ("PVMIGRATE_MOVER_SELINUX", "true"),
+            ("PVMIGRATE_MOVER_THREADS", "16"),
+        ]);
+        assert_eq!(config.mover_verify, Level::Full);
+        assert_eq!(config.mover_exclude, ["cache", "{a,b}/*.tmp"]);
+        assert_eq!(config.mover_bandwidth().unwrap(), NonZeroU64::new(50 << 20));
+        assert_eq!(config.mover_lose, [Attribute::Acls, Attribute::Specials]);
+        assert!(config.mover_selinux);
+        assert_eq!(config.mover_threads.get(), 16);
+    }
+
+    #[test]
+    fn a_setting_of_movers_that_cannot_be_is_named_with_what_can() {
+        for (variable, given, said) in [
+            (
+                "MOVER_VERIFY",
+                "some",
+                "`none`, `metadata`, `written`, `full`",
+            ),
+            (
+                "MOVER_LOSE",
+                "acls,colour",
+                "expected one of `owner`, `mode`",
+            ),
+            (
+                "MOVER_BANDWIDTH",
+                "fast",
+                "write it as a quantity such as 50Mi",
+            ),
+            ("MOVER_BANDWIDTH", "0", "leave it empty for no limit"),
+            ("MOVER_THREADS", "0", "nonzero"),
+        ] {
+            let variable = format!("PVMIGRATE_{variable}");
+            let error = parse(&[(&variable, given)]).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+            assert!(error.contains(&variable), "{error}");
+        }
     }
 
     #[test]

@@ -1,18 +1,22 @@
 //! The mover's pod: where it runs, what it mounts, what it may do.
 
+mod arguments;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, Container, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EnvVar,
     EnvVarSource, LocalObjectReference, NodeAffinity, NodeSelector, NodeSelectorRequirement,
     NodeSelectorTerm, ObjectFieldSelector, PersistentVolumeClaimVolumeSource, Pod,
-    PodSecurityContext, PodSpec, SeccompProfile, SecurityContext, Toleration, Volume, VolumeMount,
+    PodSecurityContext, PodSpec, SeccompProfile, SecurityContext, Toleration, Volume, VolumeDevice,
+    VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use pvmigrate_record::names;
 use pvmigrate_record::record::Record;
 
 use crate::config::Config;
+pub use arguments::is_told_otherwise;
 
 /// What the engine needs to keep owners, modes, xattrs, capabilities and devices; all of it is
 /// allowed by the PodSecurity level `baseline`.
@@ -136,10 +140,12 @@ pub fn mover_pod(record: &Record, config: &Config, placement: &Placement) -> Pod
                     .map(|name| LocalObjectReference { name: name.clone() })
                     .collect(),
             ),
-            containers: vec![container(config)],
+            containers: vec![container(record, config)],
             volumes: Some(vec![
-                claim_volume("source", &record.claim.name),
-                claim_volume("destination", &name),
+                // A container may look at a file system without writing to it, and not at a device:
+                // the whole volume is read-only then.
+                claim_volume("source", &record.claim.name, record.manifest.is_block()),
+                claim_volume("destination", &name, false),
                 order_volume(),
             ]),
             ..PodSpec::default()
@@ -148,14 +154,17 @@ pub fn mover_pod(record: &Record, config: &Config, placement: &Placement) -> Pod
     }
 }
 
-fn container(config: &Config) -> Container {
+fn container(record: &Record, config: &Config) -> Container {
+    let (mounts, devices) = volumes_inside(record);
     let extra = config.mover_extra_capabilities.iter().cloned();
     Container {
         name: "mover".into(),
         image: Some(config.image.clone()),
         image_pull_policy: Some(config.image_pull_policy.clone()),
         command: Some(vec!["/pvmigrate-mover".into()]),
-        args: Some(vec!["serve".into()]),
+        args: Some(arguments::arguments(record, config)),
+        // A mover that cannot begin says why on stderr.
+        termination_message_policy: Some("FallbackToLogsOnError".into()),
         env: Some(vec![EnvVar {
             name: "POD_UID".into(),
             value_from: Some(EnvVarSource {
@@ -185,16 +194,32 @@ fn container(config: &Config) -> Container {
             }),
             ..SecurityContext::default()
         }),
-        volume_mounts: Some(vec![
-            VolumeMount {
-                read_only: Some(true),
-                ..mount("source", names::SOURCE_MOUNT)
-            },
-            mount("destination", names::DESTINATION_MOUNT),
-            mount("order", names::ORDER_DIR),
-        ]),
+        volume_mounts: Some(mounts),
+        volume_devices: Some(devices),
         ..Container::default()
     }
+}
+
+/// Where the container finds both volumes and its orders.
+fn volumes_inside(record: &Record) -> (Vec<VolumeMount>, Vec<VolumeDevice>) {
+    let order = mount("order", names::ORDER_DIR);
+    if record.manifest.is_block() {
+        let devices = [
+            ("source", names::SOURCE_DEVICE),
+            ("destination", names::DESTINATION_DEVICE),
+        ];
+        let devices = devices.map(|(name, path)| VolumeDevice {
+            name: name.into(),
+            device_path: path.into(),
+        });
+        return (vec![order], devices.into());
+    }
+    let source = VolumeMount {
+        read_only: Some(true),
+        ..mount("source", names::SOURCE_MOUNT)
+    };
+    let destination = mount("destination", names::DESTINATION_MOUNT);
+    (vec![source, destination, order], Vec::new())
 }
 
 fn mount(name: &str, path: &str) -> VolumeMount {
@@ -205,12 +230,12 @@ fn mount(name: &str, path: &str) -> VolumeMount {
     }
 }
 
-fn claim_volume(name: &str, claim: &str) -> Volume {
+fn claim_volume(name: &str, claim: &str, read_only: bool) -> Volume {
     Volume {
         name: name.into(),
         persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
             claim_name: claim.into(),
-            ..PersistentVolumeClaimVolumeSource::default()
+            read_only: read_only.then_some(true),
         }),
         ..Volume::default()
     }
@@ -236,8 +261,9 @@ fn order_volume() -> Volume {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
+    use crate::config::tests::config;
     use serde_json::json;
 
     #[test]
@@ -264,6 +290,53 @@ mod tests {
         }
         assert_eq!(placement.node_selector["disk"], "ssd");
         assert_eq!(placement.tolerations.len(), 1);
+    }
+
+    /// Of a claim of this volume mode.
+    pub fn record(volume_mode: &str) -> Record {
+        serde_json::from_value(json!({
+            "version": 1, "release": {"namespace": "ops", "name": "r"}, "run": "0", "epoch": 1,
+            "job": "j", "phase": "Planned", "fence": {"on": false, "generation": 0},
+            "claim": {"namespace": "shop", "name": "data", "uid": "u"},
+            "sourceClass": "a", "destinationClass": "b",
+            "source": {"name": "pv", "uid": "v", "reclaim_policy": "Delete"},
+            "manifest": {"volumeMode": volume_mode},
+            "group": "g", "freeze": {"method": "scale", "workloads": []}
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_block_volume_is_a_device_and_its_source_read_only() {
+        let pod = mover_pod(&record("Block"), &config(&[]), &Placement::default());
+        let spec = serde_json::to_value(pod.spec.unwrap()).unwrap();
+        assert_eq!(
+            spec["volumes"][0]["persistentVolumeClaim"],
+            json!({"claimName": "data", "readOnly": true})
+        );
+        assert_eq!(
+            spec["volumes"][1]["persistentVolumeClaim"]["readOnly"],
+            json!(null)
+        );
+        let container = &spec["containers"][0];
+        assert_eq!(
+            container["volumeDevices"],
+            json!([
+                {"name": "source", "devicePath": "/dev/source"},
+                {"name": "destination", "devicePath": "/dev/destination"}
+            ])
+        );
+        assert_eq!(container["volumeMounts"].as_array().unwrap().len(), 1);
+
+        let pod = mover_pod(&record("Filesystem"), &config(&[]), &Placement::default());
+        let spec = serde_json::to_value(pod.spec.unwrap()).unwrap();
+        assert_eq!(spec["containers"][0]["volumeMounts"][0]["readOnly"], true);
+        // A volume that is read-only as a whole would be attached, or mounted, in another way than
+        // the consumer's is.
+        assert_eq!(
+            spec["volumes"][0]["persistentVolumeClaim"],
+            json!({"claimName": "data"})
+        );
     }
 
     #[test]

@@ -129,12 +129,6 @@ fn claims_can_be_copied(_: &Observed, _: &Config, plan: &Plan) -> Vec<String> {
     let mut all = Vec::new();
     for claim in claims(plan) {
         let spec = claim.spec.clone().unwrap_or_default();
-        if spec.volume_mode.as_deref() == Some("Block") {
-            all.push(format!(
-                "claim {} is a raw block volume: this version copies file systems only",
-                full_name(claim)
-            ));
-        }
         if spec
             .access_modes
             .iter()

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::ResourceExt;
 use pvmigrate_record::names;
+use pvmigrate_record::order::{Attribute, Level};
 use pvmigrate_record::phase::{Heading, Phase};
 use pvmigrate_record::record::{Outcome, Record};
 use serde::{Deserialize, Serialize};
@@ -65,6 +66,12 @@ pub struct Line {
     pub files: u64,
     pub bytes: u64,
     pub copy_seconds: f64,
+    /// What of the copy was compared with its source; none as long as there is no copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared: Option<Level>,
+    /// What was let go as a setting allows, and of how many entries.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lost: BTreeMap<Attribute, u64>,
     /// From the moment its workloads were stopped until they were Ready again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub downtime_seconds: Option<f64>,
@@ -75,6 +82,14 @@ pub struct Line {
 
 impl Line {
     pub fn of(record: &Record, source_is_kept: bool) -> Self {
+        let compared = record
+            .pass
+            .as_ref()
+            .filter(|pass| pass.ok && record.heading == Heading::Destination)
+            .map(|pass| {
+                let verified = pass.verified.as_ref();
+                verified.map_or(Level::None, |verified| verified.level)
+            });
         let pass = record.pass.clone().unwrap_or_default();
         let downtime = record
             .stopped
@@ -92,6 +107,8 @@ impl Line {
             files: pass.totals.files,
             bytes: pass.totals.bytes,
             copy_seconds: pass.seconds,
+            compared,
+            lost: pass.lost,
             downtime_seconds: downtime,
             dispose: is_left_behind.then(|| {
                 format!("kubectl patch pv {} -p '{{\"spec\":{{\"persistentVolumeReclaimPolicy\":\"Delete\"}}}}'", record.source.name)
@@ -142,6 +159,21 @@ impl Report {
                 "  {claim}: {:?}, {} files, {} bytes, copied in {:.1} s, downtime {downtime}",
                 line.phase, line.files, line.bytes, line.copy_seconds
             );
+            if line.compared == Some(Level::None) {
+                text.push_str("\n    NOT COMPARED with its source: mover.verify is none");
+            }
+            if !line.lost.is_empty() {
+                let lost: Vec<_> = line
+                    .lost
+                    .iter()
+                    .map(|(what, count)| format!("{} of {count} entries", what.name()))
+                    .collect();
+                let _ = write!(
+                    text,
+                    "\n    lost, as mover.lose allows: {}",
+                    lost.join(", ")
+                );
+            }
             if let Some(failure) = &line.failure {
                 let _ = write!(text, "\n    FAILED: {failure}");
             }

@@ -48,6 +48,10 @@ pub const ORDER_FILE: &str = "/etc/pvmigrate/order";
 pub const SOURCE_MOUNT: &str = "/source";
 pub const DESTINATION_MOUNT: &str = "/destination";
 
+/// The same of a raw block volume.
+pub const SOURCE_DEVICE: &str = "/dev/source";
+pub const DESTINATION_DEVICE: &str = "/dev/destination";
+
 /// The port of the webhook's Service.
 pub const WEBHOOK_PORT: i32 = 443;
 

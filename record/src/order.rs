@@ -5,8 +5,13 @@
 //! [`PassReport`], shortened to what fits.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 
 use serde::{Deserialize, Serialize};
+
+/// Threads of a mover, where nothing else is said. Two for each of two cores: one waits for
+/// storage while the other works.
+pub const THREADS: NonZeroUsize = NonZeroUsize::new(4).unwrap();
 
 /// One order. It counts for one pod only, so a mover that started again cannot mistake it, and a
 /// report counts only if it echoes its order.
@@ -167,7 +172,8 @@ pub struct Totals {
     pub specials: u64,
     /// Names beyond the first of hard-linked files.
     pub hard_links: u64,
-    /// Of all these, those that the pass made or looked into because they may have changed.
+    /// Of all these, those that the pass made or looked into because they may have changed. Of a
+    /// block volume, the units of 4 MiB that were not equal.
     pub changed: u64,
     /// Bytes of content that were read from the source.
     pub read: u64,
@@ -189,7 +195,7 @@ pub struct Verified {
     /// Bytes read back from the destination.
     pub bytes: u64,
     /// The sum of the BLAKE3 hashes of all entries, each over path, metadata and, where the level
-    /// compares it, content; hexadecimal.
+    /// compares it, content; hexadecimal. Of a block volume, the hash of its units' hashes.
     pub source_digest: String,
     pub destination_digest: String,
 }

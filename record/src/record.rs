@@ -112,6 +112,11 @@ pub struct ClaimManifest {
 }
 
 impl ClaimManifest {
+    /// Whether it is a raw block volume.
+    pub fn is_block(&self) -> bool {
+        self.volume_mode == "Block"
+    }
+
     /// Whether many nodes may mount it at the same time.
     pub fn is_shared(&self) -> bool {
         let mut modes = self.access_modes.iter();

@@ -76,6 +76,11 @@ impl Buffer {
         Buffer { memory, start }
     }
 
+    /// As much of it as is asked for.
+    pub fn of(&mut self, length: usize) -> &mut [u8] {
+        &mut self.memory[self.start..self.start + length]
+    }
+
     pub fn bytes(&mut self) -> &mut [u8] {
         let end = self.memory.len() - (ALIGNMENT - self.start);
         &mut self.memory[self.start..end]

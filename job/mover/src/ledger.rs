@@ -12,9 +12,32 @@ use crate::fault::Fault;
 
 /// Errors that are kept with their path; all are counted.
 const ERRORS_KEPT: usize = 20;
+const BETWEEN_PROGRESS: Duration = Duration::from_secs(1);
 
 /// Told the entries and bytes looked at so far, about once a second.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
+
+/// Tells the progress from within a loop, not more often than it is wanted.
+pub struct Teller<'a> {
+    progress: Progress<'a>,
+    told: Instant,
+}
+
+impl<'a> Teller<'a> {
+    pub fn new(progress: Progress<'a>) -> Self {
+        Teller {
+            progress,
+            told: Instant::now(),
+        }
+    }
+
+    pub fn tell(&mut self, ledger: &Ledger) {
+        if self.told.elapsed() >= BETWEEN_PROGRESS {
+            self.told = Instant::now();
+            ledger.tell(self.progress);
+        }
+    }
+}
 
 pub struct Ledger {
     what: What,

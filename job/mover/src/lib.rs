@@ -4,6 +4,7 @@
 //! any depth are walked with a bounded number of open files.
 
 mod attributes;
+mod block;
 mod boundary;
 mod chunks;
 mod content;
@@ -36,14 +37,11 @@ mod xattrs;
 use std::collections::BTreeSet;
 use std::num::{NonZeroU64, NonZeroUsize};
 
-use pvmigrate_record::order::{Attribute, Level};
+use pvmigrate_record::order::{Attribute, Level, THREADS};
 
 pub use exclude::Exclusions;
 pub use ledger::Progress;
 pub use passes::{Mover, verify};
-
-/// Two for each of two cores: one waits for storage while the other works.
-const THREADS: NonZeroUsize = NonZeroUsize::new(4).unwrap();
 
 /// How a mover works, for all of its passes.
 #[derive(Clone, Debug)]

@@ -8,6 +8,7 @@
 //! ```
 
 use std::fs::canonicalize;
+use std::io::Error;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,13 +19,13 @@ use crate::attributes::Keep;
 use crate::extra::Common;
 use crate::fault::Fault;
 use crate::filesystem::FileSystem;
-use crate::ledger::{Ledger, Progress};
+use crate::ledger::{Ledger, Progress, Teller};
 use crate::limiter::Limiter;
 use crate::manifest::Manifest;
 use crate::pair::Sides;
 use crate::quiet::open_root;
 use crate::trust::{Moment, Trust};
-use crate::{Options, copy, space, verify as comparison};
+use crate::{Options, block, copy, space, verify as comparison};
 
 /// A warm pass is the last one if it takes no longer than this, in seconds: the final one takes
 /// as long.
@@ -41,6 +42,8 @@ pub struct Mover {
     options: Options,
     limiter: Limiter,
     manifest: Manifest,
+    /// Of the destination, where it is a block device.
+    blocks: block::Known,
     passes: u32,
     /// When the source was last asked what time it is there.
     synced: Option<Moment>,
@@ -62,6 +65,7 @@ impl Mover {
             limiter: Limiter::new(options.bandwidth),
             options,
             manifest: Manifest::default(),
+            blocks: block::Known::default(),
             passes: 0,
             synced: None,
             last: None,
@@ -70,6 +74,9 @@ impl Mover {
 
     /// Whether both sides can be looked into.
     pub fn check(&self) -> std::io::Result<()> {
+        if block::are_devices(&self.source, &self.destination).map_err(Error::other)? {
+            return block::check(&self.source, &self.destination).map_err(Error::other);
+        }
         for folder in [&self.source, &self.destination] {
             std::fs::read_dir(folder)?;
         }
@@ -86,7 +93,15 @@ impl Mover {
         self.passes += 1;
         let began = Instant::now();
         let ledger = Ledger::new(what, &self.options.lose);
-        if let Err(fault) = self.go(what, &ledger, progress) {
+        let done = match block::are_devices(&self.source, &self.destination) {
+            Ok(true) => {
+                self.devices(what, &ledger, progress);
+                Ok(())
+            }
+            Ok(false) => self.trees(what, &ledger, progress),
+            Err(fault) => Err(fault),
+        };
+        if let Err(fault) = done {
             ledger.fault(b"", &fault);
             // What is not known is compared.
             self.manifest = Manifest::default();
@@ -98,7 +113,18 @@ impl Mover {
         report
     }
 
-    fn go(&mut self, what: What, ledger: &Ledger, progress: Progress<'_>) -> Result<(), Fault> {
+    fn devices(&mut self, what: What, ledger: &Ledger, progress: Progress<'_>) {
+        let how = block::How {
+            level: self.options.verify,
+            threads: self.options.threads,
+            take: &|bytes| self.limiter.take(bytes),
+        };
+        let pair = (self.source.as_path(), self.destination.as_path());
+        let told = (ledger, &mut Teller::new(progress));
+        block::pass(pair, &how, &mut self.blocks, what, told);
+    }
+
+    fn trees(&mut self, what: What, ledger: &Ledger, progress: Progress<'_>) -> Result<(), Fault> {
         let roots = open(&self.source, &self.destination)?;
         let (from, to) = (roots.source(), roots.destination());
         let source = FileSystem::of(from).map_err(Fault::source("ask for its type"))?;
@@ -189,7 +215,18 @@ pub fn verify(
     progress: Progress<'_>,
 ) -> PassReport {
     let ledger = Ledger::new(What::Final, &options.lose);
+    let limiter = Limiter::new(options.bandwidth);
     let mut compare = || {
+        if block::are_devices(source, destination)? {
+            let how = block::How {
+                level: options.verify,
+                threads: options.threads,
+                take: &|bytes| limiter.take(bytes),
+            };
+            let told = (&ledger, &mut Teller::new(progress));
+            block::verify((source, destination), &how, told);
+            return Ok(());
+        }
         let roots = open(source, destination)?;
         // What is still on its way to the storage cannot be read back from there.
         syncfs(roots.destination()).map_err(Fault::destination("write it back"))?;
@@ -206,7 +243,7 @@ pub fn verify(
                 common: Common::of(&from, &to, options.selinux),
                 ledger: &ledger,
             },
-            limiter: &Limiter::new(options.bandwidth),
+            limiter: &limiter,
             known: None,
         };
         comparison::verify(roots, &context, progress);

@@ -21,13 +21,13 @@ fn everything_that_is_wrong_is_said_at_once() {
     observed.version = (1, 29);
     observed.classes.remove("b");
     observed.claims[0].metadata.finalizers = Some(vec!["example/keep".into()]);
-    observed.claims[1].spec.as_mut().unwrap().volume_mode = Some("Block".into());
+    observed.claims[1].spec.as_mut().unwrap().access_modes = Some(vec!["ReadWriteOncePod".into()]);
     assert_eq!(
         refused(&observed),
         [
             "the API server is version 1.29: the fence needs Kubernetes 1.30 or newer",
             "destSC: StorageClass b does not exist; there are a",
-            "claim shop/y is a raw block volume: this version copies file systems only",
+            "claim shop/y is ReadWriteOncePod: no mover can stand ready beside its consumer, and this version copies in no other way",
             "claim shop/x has the finalizer example/keep: it would not go while its owner wants to keep it",
         ]
     );

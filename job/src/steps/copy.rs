@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{Api, LogParams};
 use pvmigrate_record::names;
-use pvmigrate_record::order::{Order, PassReport, Report, What};
+use pvmigrate_record::order::{Level, Order, PassReport, Report, Verified, What};
 use pvmigrate_record::phase::{Event, Heading, Phase};
 use serde_json::json;
 
@@ -59,19 +59,13 @@ async fn copy(run: &Run, migration: &mut Migration) -> Result<(), Stop> {
 pub async fn verify(run: &Run, group: &mut Group) -> Result<(), Stop> {
     for migration in group.at(Phase::Copied) {
         if migration.record.heading == Heading::Destination {
-            let verified = migration
-                .record
-                .pass
-                .as_ref()
-                .and_then(|pass| pass.verified.as_ref());
-            let equal = verified.is_some_and(|v| {
-                !v.source_digest.is_empty() && v.source_digest == v.destination_digest
-            });
-            if !equal {
-                return Err(Stop::Refused(format!(
-                    "the copy of claim {} does not equal its source: {verified:?}",
-                    migration.record.claim
-                )));
+            let (claim, asked) = (&migration.record.claim, run.config.mover_verify);
+            let pass = migration.record.pass.as_ref();
+            let verified = pass.and_then(|pass| pass.verified.as_ref());
+            is_proven(verified, asked)
+                .map_err(|why| Stop::Refused(format!("the copy of claim {claim} {why}")))?;
+            if verified.is_none() {
+                tracing::warn!(%claim, "the copy was NOT compared with its source: mover.verify is none");
             }
         }
     }
@@ -81,6 +75,28 @@ pub async fn verify(run: &Run, group: &mut Group) -> Result<(), Stop> {
             .map(|migration| migration.advance(&run.cluster)),
     )
     .await?;
+    Ok(())
+}
+
+/// Whether a copy was compared as was asked for, and found equal; or, as a clause, why not.
+fn is_proven(verified: Option<&Verified>, asked: Level) -> Result<(), String> {
+    let Some(verified) = verified else {
+        return if asked == Level::None {
+            Ok(())
+        } else {
+            Err("was not compared with its source".into())
+        };
+    };
+    let (source, destination) = (&verified.source_digest, &verified.destination_digest);
+    if source.is_empty() || source != destination {
+        return Err(format!("does not equal its source: {verified:?}"));
+    }
+    if verified.level < asked {
+        let (done, asked) = (verified.level.name(), asked.name());
+        return Err(format!(
+            "was compared with its source as `{done}` says, where `{asked}` is asked for"
+        ));
+    }
     Ok(())
 }
 
@@ -162,4 +178,35 @@ fn last_words(pod: &Pod) -> Option<String> {
     let containers = pod.status.as_ref()?.container_statuses.as_ref()?;
     let ended = containers.first()?.state.as_ref()?.terminated.as_ref()?;
     Some(ended.message.clone().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_where_nothing_is_to_be_compared_a_copy_needs_no_proof() {
+        let verified = |level, source: &str, destination: &str| Verified {
+            level,
+            source_digest: source.into(),
+            destination_digest: destination.into(),
+            ..Verified::default()
+        };
+        let equal = |level| verified(level, "d", "d");
+        for asked in Level::ALL {
+            assert_eq!(is_proven(None, asked).is_ok(), asked == Level::None);
+            for level in Level::ALL {
+                assert_eq!(
+                    is_proven(Some(&equal(level)), asked).is_ok(),
+                    level >= asked
+                );
+                assert!(is_proven(Some(&verified(level, "", "")), asked).is_err());
+                assert!(is_proven(Some(&verified(level, "d", "e")), asked).is_err());
+            }
+        }
+        assert_eq!(
+            is_proven(Some(&equal(Level::Metadata)), Level::Full).unwrap_err(),
+            "was compared with its source as `metadata` says, where `full` is asked for"
+        );
+    }
 }

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::claim::{staging_claim, storage};
 use crate::migration::{Group, Migration};
-use crate::mover::{Placement, mover_pod};
+use crate::mover::{Placement, is_told_otherwise, mover_pod};
 use crate::pods::{PodWatch, Pods, SeenPod, has_ended};
 use crate::quantity::bytes;
 use crate::run::Run;
@@ -118,6 +118,14 @@ async fn destination_of(
             spec.storage_class_name, migration.record.destination_class
         )));
     }
+    // One that is Filesystem may leave it out.
+    let mode = spec.volume_mode.as_deref().unwrap_or("Filesystem");
+    if mode != migration.record.manifest.volume_mode {
+        return Err(Stop::refused(format!(
+            "volume {name} has volumeMode {mode}, claim {} has {}",
+            migration.record.claim, migration.record.manifest.volume_mode
+        )));
+    }
     let known = migration.record.destination.as_ref();
     Ok(Volume {
         uid: found.uid().unwrap_or_default(),
@@ -212,13 +220,15 @@ fn consumers<'a>(pods: &'a Pods, claim: &'a str) -> impl Iterator<Item = &'a See
     })
 }
 
-/// Removes what an earlier Job has used up: a mover that has ended or is ending, and the staging
-/// claim that was deleted after it.
+/// Removes what an earlier Job has used up: a mover that has ended or is ending, or that was told
+/// to work otherwise, and the staging claim that was deleted after it.
 async fn clear_leftovers(run: &Run, migration: &Migration) -> Result<(), Stop> {
     let (claims, pods) = (migration.claims(&run.cluster), migration.pods(&run.cluster));
     let name = migration.staging_name();
     if let Some(pod) = run.cluster.get(&pods, &name).await?
-        && (pod.metadata.deletion_timestamp.is_some() || has_ended(&pod))
+        && (pod.metadata.deletion_timestamp.is_some()
+            || has_ended(&pod)
+            || is_told_otherwise(&pod, &migration.record, &run.config))
     {
         let uid = pod.uid().unwrap_or_default();
         run.cluster.delete(&pods, pod, None, |_| Ok(())).await?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{
-    Event, PersistentVolume, PersistentVolumeClaim, Pod, VolumeDevice,
+    Event, PersistentVolume, PersistentVolumeClaim, Pod, PodSpec, VolumeDevice,
 };
 use k8s_openapi::api::storage::v1::{StorageClass, VolumeAttachment};
 use kube::api::{DeleteParams, ListParams, PostParams, VersionMatch};
@@ -93,7 +93,13 @@ pub fn on_node(mut pod: Pod, node: &str) -> Pod {
 
 /// The pod, with what it mounts as devices under `/dev` instead.
 pub fn as_devices(mut pod: Pod) -> Pod {
-    for container in pod.spec.iter_mut().flat_map(|spec| &mut spec.containers) {
+    pod.spec.iter_mut().for_each(with_devices);
+    pod
+}
+
+/// The same in the spec of a pod, or of a template.
+pub fn with_devices(spec: &mut PodSpec) {
+    for container in &mut spec.containers {
         let mounts = container.volume_mounts.take().unwrap_or_default();
         let devices = mounts.into_iter().map(|mount| VolumeDevice {
             device_path: format!("/dev/{}", mount.name),
@@ -101,7 +107,6 @@ pub fn as_devices(mut pod: Pod) -> Pod {
         });
         container.volume_devices = Some(devices.collect());
     }
-    pod
 }
 
 /// The claim with another size or mode: fields of its spec, to be merged.

@@ -7,7 +7,7 @@
 - {name: PVMIGRATE_SOURCE_SC, value: {{ $source | quote }}}
 - {name: PVMIGRATE_DEST_SC, value: {{ $dest | quote }}}
 - {name: PVMIGRATE_NAMESPACES, value: {{ join "," .Values.namespaces | quote }}}
-- {name: PVMIGRATE_RUN_TOKEN, value: {{ include "pvmigrate.runToken" . | quote }}}
+- {name: PVMIGRATE_RUN_TOKEN, value: {{ include "pvmigrate.text" .Values.runToken | quote }}}
 - {name: PVMIGRATE_SOURCE_VOLUMES, value: {{ .Values.sourceVolumes }}}
 - {name: PVMIGRATE_RETRY_FAILED, value: {{ .Values.retryFailed | quote }}}
 - {name: PVMIGRATE_LOG, value: {{ .Values.log | quote }}}
@@ -36,11 +36,19 @@
 {{- with .Values.mover.extraCapabilities }}
 - {name: PVMIGRATE_MOVER_EXTRA_CAPABILITIES, value: {{ join "," . | quote }}}
 {{- end }}
+{{- with .Values.mover }}
+- {name: PVMIGRATE_MOVER_VERIFY, value: {{ .verify }}}
+- {name: PVMIGRATE_MOVER_EXCLUDE, value: {{ join "\n" .exclude | quote }}}
+- {name: PVMIGRATE_MOVER_BANDWIDTH, value: {{ include "pvmigrate.text" .bandwidth | quote }}}
+- {name: PVMIGRATE_MOVER_LOSE, value: {{ join "," .lose | quote }}}
+- {name: PVMIGRATE_MOVER_SELINUX, value: {{ .selinux | quote }}}
+- {name: PVMIGRATE_MOVER_THREADS, value: {{ int64 .threads | quote }}}
+{{- end }}
 {{- end }}
 
 {{/* A number in a values file is a float to Helm: 20260131 must not become 2.0260131e+07. */}}
-{{- define "pvmigrate.runToken" -}}
-{{- if kindIs "string" .Values.runToken }}{{ .Values.runToken }}{{ else }}{{ int64 .Values.runToken }}{{ end }}
+{{- define "pvmigrate.text" -}}
+{{- if kindIs "string" . }}{{ . }}{{ else }}{{ int64 . }}{{ end }}
 {{- end }}
 
 {{- define "pvmigrate.imagePullSecrets" -}}

@@ -1,6 +1,7 @@
 //! The engine and its program on real file systems: they need root, mkfs.ext4, mkfs.xfs, and the
 //! tools of acl, attr, e2fsprogs and libcap.
 
+mod block_volumes;
 mod exact;
 mod limits;
 mod observe;

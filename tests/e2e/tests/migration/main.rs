@@ -2,8 +2,10 @@
 
 mod again;
 mod back_and_forth;
+mod block;
 mod csi;
 mod failure;
 mod fence;
 mod kinds;
 mod refusals;
+mod settings;
