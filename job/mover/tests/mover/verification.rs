@@ -7,7 +7,7 @@ use crate::{assert_ok, pass, reasons, verify};
 fn copied() -> (Volume, Volume) {
     let (source, destination) = (Volume::new(Kind::Ext4), Volume::new(Kind::Xfs));
     plant(&source);
-    plant_flags(&source);
+    plant_flags(&source, "AdS");
     assert_ok(&pass(&source.view, &destination.path));
     (source, destination)
 }
