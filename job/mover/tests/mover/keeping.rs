@@ -161,7 +161,7 @@ fn times_that_the_destination_rounds() {
 
 #[test]
 fn acls_where_the_destination_has_none() {
-    let (source, destination) = (Volume::new(Kind::Ext4), Volume::new(Kind::Ext4));
+    let (source, destination) = (Volume::new(Kind::Ext4), Volume::new(Kind::Btrfs));
     shell(destination.folder(), "mount -o remount,noacl volume");
     source.run("mkdir d; setfacl -d -m u:5:rwx d; printf x > f; setfacl -m u:5:rwx f");
     let pair = (&source, &destination);

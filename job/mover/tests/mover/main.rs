@@ -2,6 +2,8 @@
 //! ACLs, attributes and capabilities, SQLite and PostgreSQL.
 
 mod background;
+mod below;
+mod change;
 mod cli;
 mod exact;
 mod excluding;
@@ -9,6 +11,7 @@ mod keeping;
 mod killed;
 mod limits;
 mod observe;
+mod property;
 mod repair;
 mod serving;
 mod silent;

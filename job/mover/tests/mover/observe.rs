@@ -74,9 +74,11 @@ pub fn observe(root: &Path) -> Observation {
         "find",
         &prune(&["-type", "f", "-exec", "sha256sum", "-z", "{}", "+"]),
     );
-    for sum in split(&sums, 0) {
-        let (sum, name) = sum.split_once("  ").unwrap();
-        add(&mut seen, strip(name), format!("content {sum}"));
+    for line in split(&sums, 0) {
+        // Without files there is one empty line.
+        if let Some((sum, name)) = line.split_once("  ") {
+            add(&mut seen, strip(name), format!("content {sum}"));
+        }
     }
     xattrs(root, &mut seen);
     seen
