@@ -39,7 +39,11 @@ fn copy_while(
     let output = source.folder().join("report");
     let mut copy = Background::start(
         Command::new(env!("CARGO_BIN_EXE_pvmigrate-mover"))
-            .args(["copy", "--bandwidth=100000000", &format!("--verify={level}")])
+            .args([
+                "copy",
+                "--bandwidth=100000000",
+                &format!("--verify={level}"),
+            ])
             .args([&source.view, &destination.path])
             .stdout(Stdio::from(fs::File::create(&output).unwrap())),
     );

@@ -54,21 +54,6 @@ fn a_tree_deeper_than_the_limit_of_open_files_is_copied() {
 }
 
 #[test]
-fn a_full_destination_is_an_error_with_the_path_and_the_reason() {
-    for kind in [Kind::Tmpfs, Kind::Ext4] {
-        let (source, destination) = (Volume::new(Kind::Ext4), Volume::with_size(kind, "2M"));
-        source
-            .run("printf x > a-small; head -c 8000000 /dev/urandom > b-large; printf y > c-small");
-        let report = pass(&source.view, &destination.path);
-        assert!(!report.ok, "{kind:?}");
-        assert_eq!(report.verified, None);
-        let reason = reasons(&report, "b-large");
-        assert!(reason.contains("No space left on device"), "{reason}");
-        assert_eq!(destination.run("cat a-small"), "x");
-    }
-}
-
-#[test]
 fn a_file_that_cannot_be_read_is_an_error_and_the_others_are_copied() {
     let (source, destination) = (Volume::new(Kind::Ext4), Volume::new(Kind::Xfs));
     source.run("printf x > a; head -c 5000000 /dev/urandom > lost; printf y > z");

@@ -7,6 +7,7 @@ mod change;
 mod cli;
 mod exact;
 mod excluding;
+mod full;
 mod keeping;
 mod killed;
 mod limits;

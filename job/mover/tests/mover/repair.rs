@@ -1,5 +1,8 @@
 //! Whatever the destination holds, a pass makes it equal.
 
+use pvmigrate_mover::{Mover, Options};
+use pvmigrate_record::order::What;
+
 use crate::background::Background;
 use crate::observe::{data, differences, observe};
 use crate::torture::{plant, plant_flags};
@@ -84,10 +87,38 @@ fn files_that_change_under_a_warm_pass_are_noted_and_made_good_by_the_final_one(
             .notes
             .iter()
             .any(|note| note.contains("vanished or changed"));
+        if noted {
+            break;
+        }
     }
     drop(writer);
     assert!(noted, "twenty passes over a busy tree met no change");
     assert_ok(&pass(&source.view, &destination.path));
+    assert_eq!(
+        differences(&observe(&source.view), &observe(&destination.view)),
+        [""; 0]
+    );
+}
+
+#[test]
+fn one_mover_makes_good_what_changed_under_its_warm_passes() {
+    let (source, destination) = (Volume::new(Kind::Xfs), Volume::new(Kind::Ext4));
+    source.run("for i in $(seq 40); do mkdir $i; head -c 300000 /dev/urandom > $i/f; done");
+    let writer = Background::script(
+        &source.path,
+        "while :; do for i in {1..40}; do
+           printf x | dd of=$i/f bs=1 seek=$RANDOM conv=notrunc status=none; touch -d 2001-01-01 $i/f
+           mv $i/f $i/g; ln $i/g $i/f; rm $i/g; mv $i moved; mv moved $i
+         done; done",
+    );
+    let mut mover = Mover::new(&source.view, &destination.path, Options::default());
+    for _ in 0..6 {
+        assert_ok(&mover.pass(What::Warm, &mut |_, _| {}));
+    }
+    drop(writer);
+    // In the middle of its loop it may have left a name.
+    source.run("[ ! -e moved ] || rm -r moved");
+    assert_ok(&mover.pass(What::Final, &mut |_, _| {}));
     assert_eq!(
         differences(&observe(&source.view), &observe(&destination.view)),
         [""; 0]
@@ -104,4 +135,24 @@ fn a_file_that_changes_under_a_final_pass_is_an_error() {
     assert!(!report.ok);
     let reason = crate::reasons(&report, "busy");
     assert!(reason.contains("changed while it was copied"), "{reason}");
+}
+
+#[test]
+fn what_vanishes_under_a_final_pass_is_an_error_that_names_it() {
+    let (source, destination) = (Volume::new(Kind::Ext4), Volume::new(Kind::Xfs));
+    source.run(
+        "head -c 100000000 /dev/urandom > a-large; mkdir z; for i in $(seq 500); do : > z/$i; done",
+    );
+    let writer = Background::script(
+        &source.path,
+        "while :; do for i in {1..500}; do mv z/$i z/${i}x; mv z/${i}x z/$i; done; done",
+    );
+    let report = pass(&source.view, &destination.path);
+    drop(writer);
+    assert!(!report.ok);
+    let named = report.errors.iter().any(|error| {
+        let path = error.path.strip_prefix('z').unwrap_or("none");
+        (path.is_empty() || path.starts_with('/')) && error.reason.contains("while it was copied")
+    });
+    assert!(named, "{report:#?}");
 }
