@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 
 use crate::command::{run, run_loud};
 
-const PACKAGES: [&str; 21] = [
+const PACKAGES: [&str; 23] = [
     "acl",
     "attr",
     "btrfs-progs",
@@ -22,8 +22,10 @@ const PACKAGES: [&str; 21] = [
     "kmod",
     "libc6-dev",
     "libcap2-bin",
+    "postgresql-15",
     "runc",
     "socat",
+    "sqlite3",
     "util-linux",
     "xfsprogs",
 ];

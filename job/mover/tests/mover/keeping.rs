@@ -1,6 +1,7 @@
 //! Flags, projects and hints; and what a destination cannot keep: an error, or allowed to be lost.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 
 use pvmigrate_mover::{Mover, Options};
 use pvmigrate_record::order::{Attribute, PassReport, What};
@@ -128,10 +129,37 @@ fn extent_size_hints_are_kept_by_xfs_and_missed_on_ext4() {
 
 #[test]
 fn a_project_that_the_destination_cannot_hold() {
-    let (source, destination) = (Volume::new(Kind::Xfs), Volume::new(Kind::Tmpfs));
+    let source = Volume::new(Kind::Xfs);
     source.run("printf x > f; chattr -p 42 f; mkdir d; chattr -p 43 d");
-    let pair = (&source, &destination);
-    assert_error_unless_lost(pair, Attribute::Project, &["d", "f"], "project");
+    for kind in [Kind::Tmpfs, Kind::Ext4, Kind::Btrfs] {
+        let pair = (&source, &Volume::new(kind));
+        assert_error_unless_lost(pair, Attribute::Project, &["d", "f"], "project");
+    }
+}
+
+#[test]
+fn projects_between_ext4_and_xfs() {
+    let ext4 = || {
+        let volume = Volume::new(Kind::Ext4);
+        let with_projects = "umount view volume; tune2fs -O project image > /dev/null
+            mount -o loop image volume; mount --bind volume view";
+        let mut command = Command::new("bash");
+        command.args(["-ec", with_projects]);
+        let made = command.current_dir(volume.folder()).status().unwrap();
+        made.success().then_some(volume)
+    };
+    let (Some(source), Some(last)) = (ext4(), ext4()) else {
+        println!("nothing is tested: this kernel has no projects on ext4");
+        return;
+    };
+    source.run("chattr +P -p 7 .; printf x > f; mkdir d; chattr -p 42 d; printf x > d/g");
+    let between = Volume::new(Kind::Xfs);
+    assert_ok(&pass(&source.view, &between.path));
+    assert_ok(&pass(&between.view, &last.path));
+    for volume in [between, last] {
+        let projects = volume.run("lsattr -pd . f d d/g | awk '{print $1, $3}'");
+        assert_eq!(projects, "0 .\n0 f\n42 d\n0 d/g\n");
+    }
 }
 
 #[test]

