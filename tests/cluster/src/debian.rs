@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 
 use crate::command::{run, run_loud};
 
-const PACKAGES: [&str; 21] = [
+const PACKAGES: [&str; 22] = [
     "acl",
     "attr",
     "btrfs-progs",
@@ -22,6 +22,7 @@ const PACKAGES: [&str; 21] = [
     "kmod",
     "libc6-dev",
     "libcap2-bin",
+    "rsync",
     "runc",
     "socat",
     "util-linux",
