@@ -7,11 +7,10 @@ use rustix::fs::{
     AtFlags, Gid, IFlags, Mode, Timestamps, Uid, chmodat, chownat, fchmod, fchown, futimens,
     ioctl_getflags, ioctl_setflags, utimensat,
 };
-use rustix::io::Errno;
 
-use crate::extra::{Common, Extra};
+use crate::extra::Extra;
 use crate::fault::Fault;
-use crate::filesystem::{FileSystem, STRICT};
+use crate::filesystem::{FileSystem, KEPT, STRICT};
 use crate::ledger::Ledger;
 use crate::meta::{Kind, Meta};
 use crate::project::{self, Project};
@@ -21,7 +20,7 @@ use crate::xattrs::{self, Place};
 pub struct Keep<'a> {
     pub source: FileSystem,
     pub destination: FileSystem,
-    pub common: Common,
+    pub selinux: bool,
     pub ledger: &'a Ledger,
 }
 
@@ -87,9 +86,26 @@ pub fn before_content(file: BorrowedFd<'_>, extra: &Extra, keep: &Keep<'_>) -> R
         keep.ledger.unless_lost(Attribute::Flags, set)?;
     }
     if extra.extents != Project::default() {
-        set_project(file, extra, false, keep)?;
+        // Looked at again when the content is there.
+        let _ = set_project(file, extra, false, keep);
     }
     Ok(())
+}
+
+/// Whether a file's content is stored as it has to be, which cannot be changed once it has some.
+pub fn stores_alike(file: BorrowedFd<'_>, extra: &Extra, keep: &Keep<'_>) -> Result<bool, Fault> {
+    let on = &keep.destination;
+    if extra.flags.contains(IFlags::NOCOW) && on.flags.contains(IFlags::NOCOW) {
+        let flags = ioctl_getflags(file).map_err(Fault::destination("read its flags"))?;
+        if !flags.contains(IFlags::NOCOW) {
+            return Ok(false);
+        }
+    }
+    if extra.extents != Project::default() && on.project.is_some() {
+        let found = project::read(file).map_err(Fault::destination("read its extent size"))?;
+        return Ok(Project { id: 0, ..found } == extra.extents);
+    }
+    Ok(true)
 }
 
 /// Makes a file or directory writable that an earlier pass left immutable or append-only.
@@ -117,25 +133,36 @@ fn flags_and_project(
     extra: &Extra,
     keep: &Keep<'_>,
 ) -> Result<Option<IFlags>, Fault> {
-    if keep.common.projects {
-        set_project(file, extra, true, keep)?;
+    set_project(file, extra, true, keep)?;
+    let on = &keep.destination;
+    let inherit = IFlags::PROJECT_INHERIT;
+    let can = on.flags | on.project.map_or(IFlags::empty(), |_| inherit);
+    if !can.contains(extra.flags) {
+        let fault = Fault::Refused(format!(
+            "destination: {} has not all of its flags ({:#x})",
+            on.name(),
+            extra.flags.bits()
+        ));
+        keep.ledger.unless_lost(Attribute::Flags, Err(fault))?;
     }
-    if keep.destination.flags.is_empty() {
-        if !extra.flags.is_empty() {
-            let fault = Fault::destination("set its flags")(Errno::OPNOTSUPP);
-            keep.ledger.unless_lost(Attribute::Flags, Err(fault))?;
-        }
+    if can.is_empty() {
         return Ok(None);
     }
     let found = ioctl_getflags(file).map_err(Fault::destination("read its flags"))?;
-    let wanted = (found - keep.common.flags) | extra.flags;
+    // Where the project is the volume's own, so is who inherits it.
+    let ours = if extra.project.is_some() {
+        KEPT | inherit
+    } else {
+        KEPT
+    };
+    let wanted = (found - ours) | (extra.flags & can);
     if found == wanted {
         return Ok(None);
     }
     let first = wanted - STRICT;
     if first != found {
-        keep.ledger
-            .unless_lost(Attribute::Flags, set_flags(file, first))?;
+        let set = set_flags(file, first);
+        keep.ledger.unless_lost(Attribute::Flags, set)?;
     }
     Ok((wanted != first).then_some(wanted))
 }
@@ -147,36 +174,55 @@ fn set_project(
     has_content: bool,
     keep: &Keep<'_>,
 ) -> Result<(), Fault> {
-    let doing = "set its project and extent size";
-    let set = || {
-        let found = project::read(file)?;
-        let wanted = Project {
-            id: extra
-                .project
-                .or(keep.destination.project)
-                .unwrap_or(found.id),
-            ..extra.extents
-        };
-        if found == wanted {
+    let Some(own) = keep.destination.project else {
+        if extra.project.is_none() && extra.extents == Project::default() {
             return Ok(());
         }
+        let what = extra.project.map_or("extent size", |_| "project");
+        let name = keep.destination.name();
+        let fault = Fault::Refused(format!("destination: {name} has no place for its {what}"));
+        return if has_content {
+            keep.ledger.unless_lost(Attribute::Project, Err(fault))
+        } else {
+            Err(fault)
+        };
+    };
+    let wanted = Project {
+        id: extra.project.unwrap_or(own),
+        ..extra.extents
+    };
+    let set = || {
+        let found = project::read(file)?;
+        if found == wanted {
+            return Ok(true);
+        }
         let is_directory = Meta::of(file)?.kind == Kind::Directory;
-        if has_content && !is_directory {
+        let possible = if has_content && !is_directory {
             // Extent sizes had their chance when the file was made.
-            let wanted = Project {
+            Project {
                 id: wanted.id,
                 ..found
-            };
-            return if found == wanted {
-                Ok(())
-            } else {
-                project::write(file, wanted, is_directory)
-            };
+            }
+        } else {
+            wanted
+        };
+        if found != possible {
+            project::write(file, possible, is_directory)?;
         }
-        project::write(file, wanted, is_directory)
+        Ok(project::read(file)? == wanted)
     };
-    let set = set().map_err(Fault::destination(doing));
-    keep.ledger.unless_lost(Attribute::Project, set)
+    let set = match set() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Fault::Refused(format!(
+            "destination: {} does not keep its project or extent size",
+            keep.destination.name()
+        ))),
+        Err(errno) => Err(Fault::destination("set its project or extent size")(errno)),
+    };
+    if has_content {
+        return keep.ledger.unless_lost(Attribute::Project, set);
+    }
+    set
 }
 
 fn set_flags(file: BorrowedFd<'_>, flags: IFlags) -> Result<(), Fault> {
@@ -208,14 +254,13 @@ fn differences(
         ),
         (mode, Attribute::Mode, "mode"),
         (
-            found.mtime != wanted.mtime,
+            (found.mtime, found.atime) != (wanted.mtime, wanted.atime),
             Attribute::Times,
-            "time of modification",
-        ),
-        (
-            found.atime != wanted.atime,
-            Attribute::Times,
-            "time of access",
+            if found.mtime == wanted.mtime {
+                "time of access"
+            } else {
+                "time of modification"
+            },
         ),
         (strict, Attribute::Flags, "flags immutable and append-only"),
     ]
@@ -245,7 +290,7 @@ fn change_mode(place: Place<'_>, wanted: &Meta) -> Result<(), Fault> {
     .map_err(Fault::destination("set its mode"))
 }
 
-fn change_times(place: Place<'_>, wanted: &Meta) -> Result<(), Fault> {
+pub fn change_times(place: Place<'_>, wanted: &Meta) -> Result<(), Fault> {
     let times = Timestamps {
         last_access: wanted.atime.into(),
         last_modification: wanted.mtime.into(),

@@ -41,6 +41,7 @@ use crate::remove::remove;
 use crate::trust::Trust;
 use crate::xattrs::{Place, remove_default_acl};
 use big::Big;
+use entry::Entry;
 
 /// How many entries a thread takes at once, and how many files it has read ahead.
 const BATCH: usize = 64;
@@ -103,6 +104,8 @@ enum Item {
     },
     /// Copy the next names of a directory.
     Names(Directory, Arc<Listing>),
+    /// Copy entries that were looked at.
+    Entries(Directory, Arc<Listing>, Vec<Entry>),
     /// Copy the next part of a big file.
     Part(Arc<Big>),
 }
@@ -170,6 +173,9 @@ impl Pass<'_> {
                 fresh,
             } => self.enter(&parent, &name, fresh),
             Item::Names(directory, listing) => self.batch(&directory, &listing, copier),
+            Item::Entries(directory, listing, rest) => {
+                self.rest(&directory, &listing, rest, copier);
+            }
             Item::Part(big) => self.part(&big, copier),
         }
         if self.ledger().must_stop() {

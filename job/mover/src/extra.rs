@@ -5,7 +5,7 @@ use blake3::Hasher;
 use rustix::fs::{IFlags, ioctl_getflags};
 use rustix::io::Errno;
 
-use crate::filesystem::{FileSystem, STRICT};
+use crate::filesystem::{FileSystem, KEPT};
 use crate::project::{self, Project};
 use crate::xattrs::{self, Place, Xattrs};
 
@@ -15,31 +15,12 @@ pub type Seal = [u8; 16];
 #[derive(Debug, PartialEq)]
 pub struct Extra {
     pub xattrs: Xattrs,
-    /// Those that both sides keep, and those that must not be lost.
     pub flags: IFlags,
     /// None if it is the volume's own project, which is not the application's matter.
     pub project: Option<u32>,
     pub extents: Project,
     /// Of a symlink.
     pub target: Vec<u8>,
-}
-
-/// What is kept, by what both file systems know.
-#[derive(Clone, Copy, Debug)]
-pub struct Common {
-    pub flags: IFlags,
-    pub projects: bool,
-    pub selinux: bool,
-}
-
-impl Common {
-    pub fn of(source: &FileSystem, destination: &FileSystem, selinux: bool) -> Self {
-        Common {
-            flags: (source.flags & destination.flags) | STRICT,
-            projects: source.project.is_some() && destination.project.is_some(),
-            selinux,
-        }
-    }
 }
 
 impl Default for Extra {
@@ -56,28 +37,29 @@ impl Default for Extra {
 
 impl Extra {
     /// Reads all of it but the target of a symlink. What failed is named.
-    pub fn read(
-        place: Place<'_>,
-        on: &FileSystem,
-        common: Common,
-    ) -> Result<Self, (String, Errno)> {
+    pub fn read(place: Place<'_>, on: &FileSystem, selinux: bool) -> Result<Self, (String, Errno)> {
         let mut extra = Extra {
-            xattrs: xattrs::read(place, common.selinux)?,
+            xattrs: xattrs::read(place, selinux)?,
             ..Extra::default()
         };
         if let Place::Open(fd) = place {
+            let mut flags = IFlags::empty();
             if !on.flags.is_empty() {
-                let flags = match ioctl_getflags(fd) {
+                flags = match ioctl_getflags(fd) {
                     Err(Errno::NOTTY | Errno::OPNOTSUPP) => IFlags::empty(),
                     flags => flags.map_err(|errno| ("read its flags".to_owned(), errno))?,
                 };
-                extra.flags = flags & common.flags;
+                extra.flags = flags & KEPT;
             }
-            if common.projects {
+            if on.project.is_some() {
                 let found =
                     project::read(fd).map_err(|errno| ("read its project".to_owned(), errno))?;
                 extra.project = Some(found.id).filter(|id| Some(*id) != on.project);
                 extra.extents = Project { id: 0, ..found };
+                if extra.project.is_some() {
+                    // What is made in it gets its project too.
+                    extra.flags |= flags & IFlags::PROJECT_INHERIT;
+                }
             }
         }
         Ok(extra)

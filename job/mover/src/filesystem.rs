@@ -16,6 +16,20 @@ const TMPFS: u64 = 0x0102_1994;
 /// Flags that every file system is asked for: what they forbid must be forbidden again.
 pub const STRICT: IFlags = IFlags::IMMUTABLE.union(IFlags::APPEND);
 
+/// All flags that are looked at: what people set with `chattr`.
+pub const KEPT: IFlags = STRICT
+    .union(IFlags::NODUMP)
+    .union(IFlags::NOATIME)
+    .union(IFlags::SYNC)
+    .union(IFlags::DIRSYNC)
+    .union(IFlags::JOURNALING)
+    .union(IFlags::NOTAIL)
+    .union(IFlags::TOPDIR)
+    .union(IFlags::SECURE_REMOVAL)
+    .union(IFlags::UNRM)
+    .union(IFlags::COMPRESSED)
+    .union(IFlags::NOCOW);
+
 #[derive(Clone, Copy, Debug)]
 pub struct FileSystem {
     kind: u64,
@@ -30,15 +44,7 @@ impl FileSystem {
         let kind = u64::try_from(fstatfs(root)?.f_type).unwrap_or_default();
         let common = STRICT | IFlags::NODUMP | IFlags::NOATIME | IFlags::SYNC;
         let flags = match kind {
-            EXT => {
-                common
-                    | IFlags::DIRSYNC
-                    | IFlags::JOURNALING
-                    | IFlags::NOTAIL
-                    | IFlags::TOPDIR
-                    | IFlags::SECURE_REMOVAL
-                    | IFlags::UNRM
-            }
+            EXT => KEPT - IFlags::COMPRESSED - IFlags::NOCOW,
             XFS => common,
             BTRFS => common | IFlags::DIRSYNC | IFlags::COMPRESSED | IFlags::NOCOW,
             F2FS => common | IFlags::DIRSYNC | IFlags::COMPRESSED,

@@ -67,7 +67,7 @@ struct How {
     #[arg(long, value_name = "LEVEL", default_value = Level::default().name(), value_parser = level)]
     verify: Level,
     /// Leave out what this pattern matches, from the root: `*` within a name, `**` across; may be repeated
-    #[arg(long, value_name = "PATTERN")]
+    #[arg(long, value_name = "PATTERN", value_parser = pattern)]
     exclude: Vec<String>,
     /// Bytes a second to read from the source at most; 0 is no limit
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
@@ -100,6 +100,14 @@ impl How {
 fn level(text: &str) -> Result<Level, String> {
     let found = Level::ALL.into_iter().find(|level| level.name() == text);
     found.ok_or_else(|| format!("one of {}", Level::ALL.map(Level::name).join(", ")))
+}
+
+/// A pattern that is understood. All of them are compiled together later.
+fn pattern(text: &str) -> Result<String, String> {
+    match Exclusions::parse(&[text]) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn attribute(text: &str) -> Result<Attribute, String> {

@@ -29,6 +29,8 @@ pub struct Known {
     /// Nanoseconds.
     mtime: i64,
     pub ctime: i64,
+    /// The copy's is the same.
+    pub atime: i64,
     /// Xattrs, flags, the target of a symlink: everything that a look at an inode does not show.
     pub seal: Seal,
     /// Of a regular file.
@@ -57,6 +59,7 @@ impl Known {
             size: source.size,
             mtime: source.mtime.in_nanoseconds(),
             ctime: source.ctime.in_nanoseconds(),
+            atime: source.atime.in_nanoseconds(),
             seal,
             chunks: chunks.into_boxed_slice(),
             settled: AtomicBool::new(settled),

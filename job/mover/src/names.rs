@@ -67,6 +67,11 @@ impl Names {
         self.entries.is_empty()
     }
 
+    /// Empty where there is none.
+    pub fn name(&self, index: usize) -> &CStr {
+        self.get(index).unwrap_or_default()
+    }
+
     pub fn get(&self, index: usize) -> Option<&CStr> {
         self.entries
             .get(index)

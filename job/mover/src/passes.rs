@@ -16,7 +16,6 @@ use pvmigrate_record::order::{Level, PassReport, What};
 use rustix::fs::syncfs;
 
 use crate::attributes::Keep;
-use crate::extra::Common;
 use crate::fault::Fault;
 use crate::filesystem::FileSystem;
 use crate::ledger::{Ledger, Progress, Teller};
@@ -27,9 +26,9 @@ use crate::quiet::open_root;
 use crate::trust::{Moment, Trust};
 use crate::{Options, block, copy, space, verify as comparison};
 
-/// A warm pass is the last one if it takes no longer than this, in seconds: the final one takes
-/// as long.
-const SHORT: f64 = 1.0;
+/// A warm pass is the last one if it takes no longer than this, in seconds: nobody notices the
+/// final one.
+const SHORT: f64 = 0.05;
 /// Warm passes go on while each has to read this part, in tenths, of what the one before it did.
 const SHRINKS: u128 = 7;
 /// How many warm passes there are at most.
@@ -109,7 +108,7 @@ impl Mover {
         let looking = ledger.looking();
         let mut report = ledger.close();
         report.pass = self.passes;
-        self.foresee(&mut report, began, looking);
+        self.foresee(what, &mut report, began, looking);
         report
     }
 
@@ -132,7 +131,7 @@ impl Mover {
         let keep = Keep {
             source,
             destination,
-            common: Common::of(&source, &destination, self.options.selinux),
+            selinux: self.options.selinux,
             ledger,
         };
         let trust = Trust::new(&source, self.synced, Moment::now());
@@ -161,6 +160,8 @@ impl Mover {
         syncfs(writes.destination()).map_err(Fault::destination("write back what was copied"))?;
         let keep = context.keep;
         if self.options.verify > Level::None && !ledger.has_errors() {
+            // Opened again: btrfs shows a directory as it was when it was opened.
+            let roots = open(&self.source, &self.destination)?;
             let context = comparison::Context {
                 what,
                 level: self.options.verify,
@@ -169,7 +170,7 @@ impl Mover {
                 limiter: &self.limiter,
                 known: Some(&after),
             };
-            comparison::verify(writes, &context, progress);
+            comparison::verify(roots, &context, progress);
         }
         if trust.is_void(Moment::now()) {
             ledger.note("the clock was set back during the pass".into());
@@ -184,7 +185,7 @@ impl Mover {
     ///
     /// The next one looks at all entries, and reads what changes while this one runs: as much as
     /// changed before this one, for the time that each of them had.
-    fn foresee(&mut self, report: &mut PassReport, began: Instant, looking: Duration) {
+    fn foresee(&mut self, what: What, report: &mut PassReport, began: Instant, looking: Duration) {
         let threads = u32::try_from(self.options.threads.get()).unwrap_or(1);
         let looking = (looking / threads).as_secs_f64();
         let working = (report.seconds - looking).max(0.0);
@@ -202,7 +203,8 @@ impl Mover {
             // A file system where everything is read again each time shrinks by nothing.
             Some(last) => u128::from(read) * 10 <= u128::from(last.read) * SHRINKS,
         };
-        report.settled = report.seconds < SHORT || !shrinks || self.passes >= MOST;
+        report.settled =
+            what == What::Warm && (report.seconds < SHORT || !shrinks || self.passes >= MOST);
         self.last = Some(Last { began, read });
     }
 }
@@ -240,7 +242,7 @@ pub fn verify(
             keep: Keep {
                 source: from,
                 destination: to,
-                common: Common::of(&from, &to, options.selinux),
+                selinux: options.selinux,
                 ledger: &ledger,
             },
             limiter: &limiter,

@@ -1,7 +1,7 @@
 //! The mover as a pod: carries out the orders that its annotation file gives.
 //!
 //! ```text
-//! ready ─> look at the order file ─> warm  ─> report ─┐
+//! ready ─> look at the order file ─> warm  ─> report ─┐      (until what changes no longer shrinks)
 //!           ^                    └─> final ─> report ─┼─> termination message, end
 //!           └──────────────────────────(warm)─────────┘
 //! ```
@@ -60,12 +60,19 @@ fn carry_out(config: &Config, mover: &mut Mover, order: &Order) -> io::Result<()
         // Whoever reads the output may be gone for a while; the pass goes on.
         let _ = say(&Report::Progress { entries, bytes });
     };
-    let mut report = mover.pass(order.what, &mut progress);
-    report.order = Some(order.clone());
-    if order.what == What::Final {
-        leave_message(&config.termination_log, &report);
+    loop {
+        let mut report = mover.pass(order.what, &mut progress);
+        report.order = Some(order.clone());
+        let is_last = order.what == What::Final || report.settled || !report.ok;
+        if order.what == What::Final {
+            leave_message(&config.termination_log, &report);
+        }
+        say(&Report::Pass(Box::new(report)))?;
+        // Another order does not wait until the changes no longer shrink.
+        if is_last || look(&config.order_file, &mut None).is_some_and(|next| next != *order) {
+            return Ok(());
+        }
     }
-    say(&Report::Pass(Box::new(report)))
 }
 
 /// Reads the order file. What cannot be read as an order is said once on stderr.

@@ -1,9 +1,10 @@
 //! Whether the destination can hold the source, asked before the first byte is written.
 
-use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fd::BorrowedFd;
 use rustix::fs::{OFlags, fstatvfs};
 use rustix::io::Errno;
 
+use crate::boundary::leave_lost_and_found;
 use crate::exclude::Exclusions;
 use crate::fault::Fault;
 use crate::meta::{Kind, Meta};
@@ -71,17 +72,18 @@ pub fn check(
     Ok(())
 }
 
-/// What a tree has allocated, each inode once for every name but the bytes of files with several
-/// names shared among them. What vanishes meanwhile takes nothing.
+/// What a tree has allocated below its root. A file with several names counts with its share under
+/// each of them. What vanishes meanwhile takes nothing.
 fn measure(root: BorrowedFd<'_>, exclude: &Exclusions) -> Result<Need, Errno> {
     let root = open_quietly(root, c".", OFlags::RDONLY | OFlags::DIRECTORY)?;
-    let own = Meta::of(root.as_fd())?;
-    let mut need = Need {
-        bytes: own.allocated,
-        inodes: 1,
-    };
+    let mut need = Need::default();
     let mut trail = Trail::new(root);
-    let mut stack = vec![(Names::read(trail.directory()?)?, 0)];
+    let mut names = Names::read(trail.directory()?)?;
+    leave_lost_and_found(
+        (trail.directory()?, &mut names),
+        (trail.directory()?, &mut Names::default()),
+    );
+    let mut stack = vec![(names, 0)];
     let mut shared = (0_u64, 0_u64);
     while let Some((names, next)) = stack.last_mut() {
         let Some(name) = names.get(*next) else {

@@ -210,7 +210,9 @@ impl Comparison<'_> {
                     }
                 };
                 self.fault(directory, name, &fault);
-                if let Ok(meta) = Meta::at(sides.destination(), name) {
+                if self.with.what == What::Final
+                    && let Ok(meta) = Meta::at(sides.destination(), name)
+                {
                     let digest = self.digest(directory, name, &meta);
                     lock(&self.digests).1.add(&digest);
                 }
@@ -235,7 +237,9 @@ impl Comparison<'_> {
             What::Final => Fault::Refused("missing on the destination".into()),
         };
         self.fault(directory, name, &fault);
-        if let Ok(meta) = Meta::at(sides.source(), name) {
+        if self.with.what == What::Final
+            && let Ok(meta) = Meta::at(sides.source(), name)
+        {
             lock(&self.digests)
                 .0
                 .add(&self.digest(directory, name, &meta));

@@ -84,8 +84,9 @@ pub fn write(
 ) -> Result<bool, Fault> {
     let found = match found {
         Some(found) => found,
-        None => read(place, keep.common.selinux)
-            .map_err(|(doing, errno)| Fault::destination(doing)(errno))?,
+        None => {
+            read(place, keep.selinux).map_err(|(doing, errno)| Fault::destination(doing)(errno))?
+        }
     };
     for name in found.keys().filter(|name| !wanted.contains_key(*name)) {
         match remove(place, name) {

@@ -122,11 +122,13 @@ impl Pass<'_> {
         self.ledger().count(|totals| totals.directories += 1);
         let unchanged = known.filter(|known| !touched && self.is_unchanged(known, &own.meta));
         if let Some(known) = unchanged {
-            self.remember_directory(directory, known.clone());
+            let place = Place::Open(sides.destination());
+            let known = self.same_access(known, &own.meta, place)?;
+            self.remember_directory(directory, known);
             return Ok(());
         }
         let place = Place::Open(sides.source());
-        let extra = Extra::read(place, &self.with.keep.source, self.with.keep.common)
+        let extra = Extra::read(place, &self.with.keep.source, self.with.keep.selinux)
             .map_err(|(doing, errno)| Fault::source(doing)(errno))?;
         let now = Meta::of(sides.source()).map_err(Fault::source("look at it"))?;
         let place = Place::Open(sides.destination());

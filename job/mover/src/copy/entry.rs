@@ -25,14 +25,18 @@ use crate::xattrs::Place;
 /// Nobody but the mover looks at what is half made.
 const WHILE_MAKING: Mode = Mode::RWXU;
 
+/// How many bytes of files one thread copies before it shares what is left of its batch.
+const SHARE: u64 = 1024 * 1024;
+
 /// An entry that may have changed.
-pub(super) struct Entry<'a> {
-    pub(super) name: &'a CStr,
+pub(super) struct Entry {
+    /// Which name of its listing it is.
+    index: usize,
     pub(super) meta: Meta,
     /// What the destination has under its name.
     pub(super) found: Option<Meta>,
     /// What is known of that as its copy.
-    pub(super) known: Option<&'a Known>,
+    pub(super) known: Option<Known>,
     /// A file, open and being read ahead.
     pub(super) file: Option<OwnedFd>,
 }
@@ -54,23 +58,18 @@ impl Pass<'_> {
                 Ok(sides) => {
                     let began = Instant::now();
                     let mut changed = Vec::with_capacity(batch.len());
-                    for name in batch.filter_map(|index| listing.source.get(index)) {
+                    for index in batch {
                         self.ledger().entry();
-                        match self.look(directory, &sides, listing, name) {
+                        match self.look(directory, &sides, listing, index) {
                             Ok(entry) => changed.extend(entry),
-                            Err(fault) => self.fault(directory, name, &fault),
+                            Err(fault) => {
+                                self.fault(directory, listing.source.name(index), &fault);
+                            }
                         }
                     }
                     self.ledger().looked(began.elapsed());
-                    for entry in changed {
-                        if self.ledger().must_stop() {
-                            break;
-                        }
-                        let name = entry.name;
-                        if let Err(fault) = self.entry(directory, &sides, entry, copier) {
-                            self.fault(directory, name, &fault);
-                        }
-                    }
+                    self.share(directory, listing, &mut changed);
+                    self.entries(directory, listing, changed, copier);
                 }
                 Err(fault) => self.ledger().fault(&directory.path(), &fault),
             }
@@ -78,14 +77,66 @@ impl Pass<'_> {
         self.done(directory);
     }
 
-    /// Looks at an entry. None if nothing is to be done now: it is unchanged, or not ours.
-    fn look<'n>(
+    /// Leaves as many entries as one thread copies in a while, and puts the others on the stack.
+    fn share(&self, directory: &Directory, listing: &Arc<Listing>, changed: &mut Vec<Entry>) {
+        let mut bytes = 0;
+        let own = changed.iter().position(|entry| {
+            bytes += entry.meta.size;
+            bytes > SHARE
+        });
+        let rest = own.map_or_else(Vec::new, |own| changed.split_off(own + 1));
+        if !rest.is_empty() {
+            directory.begin();
+            let rest = Item::Entries(Arc::clone(directory), Arc::clone(listing), rest);
+            self.pool.push(rest);
+        }
+    }
+
+    /// Copies what is left of a batch.
+    pub(super) fn rest(
         &self,
-        directory: &'n Directory,
+        directory: &Directory,
+        listing: &Arc<Listing>,
+        mut rest: Vec<Entry>,
+        copier: &mut Copier<'_>,
+    ) {
+        self.share(directory, listing, &mut rest);
+        self.entries(directory, listing, rest, copier);
+        self.done(directory);
+    }
+
+    fn entries(
+        &self,
+        directory: &Directory,
+        listing: &Listing,
+        entries: Vec<Entry>,
+        copier: &mut Copier<'_>,
+    ) {
+        match self.sides(directory) {
+            Ok(sides) => {
+                for entry in entries {
+                    if self.ledger().must_stop() {
+                        return;
+                    }
+                    let name = listing.source.name(entry.index);
+                    if let Err(fault) = self.entry(directory, &sides, name, entry, copier) {
+                        self.fault(directory, name, &fault);
+                    }
+                }
+            }
+            Err(fault) => self.ledger().fault(&directory.path(), &fault),
+        }
+    }
+
+    /// Looks at an entry. None if nothing is to be done now: it is unchanged, or not ours.
+    fn look(
+        &self,
+        directory: &Directory,
         sides: &Sides,
-        listing: &'n Listing,
-        name: &'n CStr,
-    ) -> Result<Option<Entry<'n>>, Fault> {
+        listing: &Listing,
+        index: usize,
+    ) -> Result<Option<Entry>, Fault> {
+        let name = listing.source.name(index);
         let meta = Meta::at(sides.source(), name).map_err(Fault::source("look at it"))?;
         if meta.mount_point {
             let path = shown(&directory.path_of(name));
@@ -102,7 +153,8 @@ impl Pass<'_> {
             && self.is_unchanged(known, &meta)
         {
             self.count(meta.kind);
-            directory.own.remember(known.clone());
+            let known = self.same_access(known, &meta, Place::Named(sides.destination(), name))?;
+            directory.own.remember(known);
             return Ok(None);
         }
         let found = match inode {
@@ -127,10 +179,10 @@ impl Pass<'_> {
             file = Some(opened);
         }
         Ok(Some(Entry {
-            name,
+            index,
             meta,
             found,
-            known,
+            known: known.cloned(),
             file,
         }))
     }
@@ -139,11 +191,12 @@ impl Pass<'_> {
         &self,
         directory: &Directory,
         sides: &Arc<Sides>,
-        mut entry: Entry<'_>,
+        name: &CStr,
+        mut entry: Entry,
         copier: &mut Copier<'_>,
     ) -> Result<(), Fault> {
         let has_links = entry.meta.nlink > 1 && entry.meta.kind != Kind::Directory;
-        if has_links && !self.claim(directory, sides, &entry)? {
+        if has_links && !self.claim(directory, sides, name, &entry.meta)? {
             return Ok(());
         }
         if let Some(found) = entry.found
@@ -152,7 +205,7 @@ impl Pass<'_> {
                     && found.kind != Kind::Directory
                     && !self.links.own(found.id, entry.meta.id)))
         {
-            if let Err(fault) = directory.own.make_room(sides, entry.name) {
+            if let Err(fault) = directory.own.make_room(sides, name) {
                 if has_links {
                     self.fail_links(&entry.meta);
                 }
@@ -161,21 +214,24 @@ impl Pass<'_> {
             entry.found = None;
             entry.known = None;
         }
-        let (name, meta) = (entry.name, entry.meta);
+        let meta = entry.meta;
         if has_links
-            && let Some(known) = entry.known.filter(|known| self.is_unchanged(known, &meta))
+            && let Some(known) = &entry.known
             && let Some(found) = entry.found
+            && self.is_unchanged(known, &meta)
         {
+            let place = Place::Named(sides.destination(), name);
+            let known = self.same_access(known, &meta, place)?;
             self.count(meta.kind);
-            directory.own.remember(known.clone());
-            self.link_waiting(directory, name, &meta, found.id, known);
+            self.link_waiting(directory, name, &meta, found.id, &known);
+            directory.own.remember(known);
             return Ok(());
         }
         let made = match meta.kind {
-            Kind::Directory => return self.directory(directory, sides, &entry),
-            Kind::Regular => self.file(directory, sides, entry, copier),
-            Kind::Symlink => self.symlink(directory, sides, &entry).map(Some),
-            _ => self.special(directory, sides, &entry),
+            Kind::Directory => return self.directory(directory, sides, name, &entry),
+            Kind::Regular => self.file(directory, sides, name, entry, copier),
+            Kind::Symlink => self.symlink(directory, sides, name, &entry).map(Some),
+            _ => self.special(directory, sides, name, &entry),
         };
         match made {
             // The last part of a big file does the rest.
@@ -212,14 +268,15 @@ impl Pass<'_> {
         &self,
         directory: &Directory,
         sides: &Sides,
-        entry: &Entry<'_>,
+        name: &CStr,
+        meta: &Meta,
     ) -> Result<bool, Fault> {
-        let name = Name {
+        let this = Name {
             directory: Arc::clone(directory),
-            name: entry.name.to_owned(),
+            name: name.to_owned(),
         };
         directory.begin();
-        match self.links.claim(&entry.meta, &name) {
+        match self.links.claim(meta, &this) {
             Claim::Waits => return Ok(false),
             Claim::First => {
                 directory.end();
@@ -227,7 +284,7 @@ impl Pass<'_> {
             }
             Claim::Link(first) => {
                 directory.end();
-                self.link(directory, sides, entry.name, &entry.meta, &first)?;
+                self.link(directory, sides, name, meta, &first)?;
             }
             Claim::Failed => {
                 directory.end();
@@ -241,18 +298,19 @@ impl Pass<'_> {
         &self,
         directory: &Directory,
         sides: &Sides,
-        entry: &Entry<'_>,
+        name: &CStr,
+        entry: &Entry,
     ) -> Result<(), Fault> {
         let fresh = entry.found.is_none();
         if fresh {
             directory.own.ready(sides)?;
-            mkdirat(sides.destination(), entry.name, WHILE_MAKING)
+            mkdirat(sides.destination(), name, WHILE_MAKING)
                 .map_err(Fault::destination("make it"))?;
         }
         directory.begin();
         self.pool.push(Item::Enter {
             parent: Arc::clone(directory),
-            name: entry.name.to_owned(),
+            name: name.to_owned(),
             fresh,
         });
         Ok(())
@@ -262,9 +320,10 @@ impl Pass<'_> {
         &self,
         directory: &Directory,
         sides: &Sides,
-        entry: &Entry<'_>,
+        name: &CStr,
+        entry: &Entry,
     ) -> Result<Known, Fault> {
-        let (name, to) = (entry.name, sides.destination());
+        let to = sides.destination();
         let target =
             readlinkat(sides.source(), name, Vec::new()).map_err(Fault::source("read it"))?;
         let equal = entry.found.is_some()
@@ -273,7 +332,7 @@ impl Pass<'_> {
             directory.own.make_room(sides, name)?;
             symlinkat(&target, to, name).map_err(Fault::destination("make it"))?;
         }
-        self.by_name(sides, entry, !equal, target.into_bytes())
+        self.by_name(sides, name, entry, !equal, target.into_bytes())
     }
 
     /// None if it is let go.
@@ -281,9 +340,10 @@ impl Pass<'_> {
         &self,
         directory: &Directory,
         sides: &Sides,
-        entry: &Entry<'_>,
+        name: &CStr,
+        entry: &Entry,
     ) -> Result<Option<Known>, Fault> {
-        let (name, meta) = (entry.name, &entry.meta);
+        let meta = &entry.meta;
         let fresh = entry.found.is_none_or(|found| found.rdev != meta.rdev);
         if fresh {
             directory.own.make_room(sides, name)?;
@@ -302,19 +362,21 @@ impl Pass<'_> {
                 return Ok(None);
             }
         }
-        self.by_name(sides, entry, fresh, Vec::new()).map(Some)
+        self.by_name(sides, name, entry, fresh, Vec::new())
+            .map(Some)
     }
 
     fn by_name(
         &self,
         sides: &Sides,
-        entry: &Entry<'_>,
+        name: &CStr,
+        entry: &Entry,
         fresh: bool,
         target: Vec<u8>,
     ) -> Result<Known, Fault> {
-        let (name, meta, keep) = (entry.name, &entry.meta, &self.with.keep);
+        let (meta, keep) = (&entry.meta, &self.with.keep);
         let place = Place::Named(sides.source(), name);
-        let mut extra = Extra::read(place, &keep.source, keep.common)
+        let mut extra = Extra::read(place, &keep.source, keep.selinux)
             .map_err(|(doing, errno)| Fault::source(doing)(errno))?;
         let place = Place::Named(sides.destination(), name);
         let made = attributes::apply(place, meta, &extra, fresh, keep)?;
@@ -329,6 +391,23 @@ impl Pass<'_> {
         ))
     }
 
+    /// Gives the copy of an entry that is otherwise unchanged the source's time of access, which
+    /// reading moves and nothing else tells of.
+    pub(super) fn same_access(
+        &self,
+        known: &Known,
+        source: &Meta,
+        copy: Place<'_>,
+    ) -> Result<Known, Fault> {
+        let mut known = known.clone();
+        if known.atime != source.atime.in_nanoseconds() {
+            let set = attributes::change_times(copy, source);
+            self.ledger().unless_lost(Attribute::Times, set)?;
+            known.atime = source.atime.in_nanoseconds();
+        }
+        Ok(known)
+    }
+
     pub(super) fn count(&self, kind: Kind) {
         self.ledger().count(|totals| match kind {
             Kind::Regular => totals.files += 1,
@@ -341,11 +420,12 @@ impl Pass<'_> {
 }
 
 /// The file of an entry, and whether it still is the one that was looked at.
-pub(super) fn opened(sides: &Sides, entry: &mut Entry<'_>) -> Result<OwnedFd, Fault> {
+pub(super) fn opened(sides: &Sides, name: &CStr, entry: &mut Entry) -> Result<OwnedFd, Fault> {
     let file = match entry.file.take() {
         Some(file) => file,
-        None => open_quietly(sides.source(), entry.name, OFlags::RDONLY)
-            .map_err(Fault::source("open it"))?,
+        None => {
+            open_quietly(sides.source(), name, OFlags::RDONLY).map_err(Fault::source("open it"))?
+        }
     };
     let meta = Meta::of(file.as_fd()).map_err(Fault::source("look at it"))?;
     if meta.id != entry.meta.id || meta.kind != Kind::Regular {

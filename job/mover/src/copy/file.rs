@@ -65,21 +65,24 @@ impl Pass<'_> {
         &self,
         directory: &Directory,
         sides: &Arc<Sides>,
-        mut entry: Entry<'_>,
+        name: &CStr,
+        mut entry: Entry,
         copier: &mut Copier<'_>,
     ) -> Result<Option<Known>, Fault> {
-        let from = opened(sides, &mut entry)?;
+        let from = opened(sides, name, &mut entry)?;
         let keep = &self.with.keep;
-        let extra = Extra::read(Place::Open(from.as_fd()), &keep.source, keep.common)
+        let extra = Extra::read(Place::Open(from.as_fd()), &keep.source, keep.selinux)
             .map_err(|(doing, errno)| Fault::source(doing)(errno))?;
-        let (name, meta) = (entry.name, entry.meta);
+        let meta = entry.meta;
         let existing = match &entry.found {
             Some(found) => existing_file(directory, sides, name, found)?,
             None => None,
         };
         let (to, found) = match existing {
-            Some(file) => (file, entry.found),
-            None => (self.new_file(directory, sides, name, &extra)?, None),
+            Some(file) if attributes::stores_alike(file.as_fd(), &extra, keep)? => {
+                (file, entry.found)
+            }
+            _ => (self.new_file(directory, sides, name, &extra)?, None),
         };
         let mut copying = Copying {
             meta,
@@ -87,7 +90,7 @@ impl Pass<'_> {
             from,
             to,
             found,
-            known: entry.known.cloned(),
+            known: entry.known,
         };
         if is_big(&meta) {
             self.begin_big(directory, name, copying)?;

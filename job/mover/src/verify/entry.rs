@@ -217,7 +217,7 @@ impl Comparison<'_> {
             None => Place::Named(side, name),
         };
         let mut extra =
-            Extra::read(place, on, keep.common).map_err(|(doing, errno)| fault(doing)(errno))?;
+            Extra::read(place, on, keep.selinux).map_err(|(doing, errno)| fault(doing)(errno))?;
         if meta.kind == Kind::Symlink {
             extra.target = readlinkat(side, name, Vec::new())
                 .map_err(fault("read it".into()))?

@@ -66,8 +66,8 @@ fn copy_while(
 fn source() -> Volume {
     let source = Volume::new(Kind::Ext4);
     source.run(
-        "mkdir d; head -c 2000000 /dev/urandom > d/a-target; head -c 1000000 /dev/urandom > d/fine
-         head -c 100000000 /dev/urandom > z-large; touch -d 2001-01-01 d/a-target",
+        "head -c 2000000 /dev/urandom > a-target; head -c 1000000 /dev/urandom > fine
+         head -c 100000000 /dev/urandom > z-large; touch -d 2001-01-01 a-target",
     );
     source
 }
@@ -81,12 +81,12 @@ fn content_that_the_storage_lost_after_it_was_written_is_found_by_the_levels_tha
         ("metadata", Kind::Xfs, false),
     ] {
         let destination = Volume::new(kind);
-        let report = copy_while((&source, &destination), level, "d/a-target", || {
-            corrupt(&destination, "d/a-target", 1_234_567);
+        let report = copy_while((&source, &destination), level, "a-target", || {
+            corrupt(&destination, "a-target", 1_234_567);
         });
         assert_eq!(report.ok, !found, "{level}: {report:#?}");
         if found {
-            let reason = reasons(&report, "d/a-target");
+            let reason = reasons(&report, "a-target");
             assert!(reason.contains("content"), "{reason}");
             assert_eq!(report.error_count, 1, "{report:#?}");
         }
@@ -98,11 +98,11 @@ fn a_file_that_vanishes_from_the_destination_after_it_was_written_is_named() {
     let source = source();
     for level in ["metadata", "written", "full"] {
         let destination = Volume::new(Kind::Xfs);
-        let report = copy_while((&source, &destination), level, "d/a-target", || {
-            fs::remove_file(destination.path.join("d/a-target")).unwrap();
+        let report = copy_while((&source, &destination), level, "a-target", || {
+            fs::remove_file(destination.path.join("a-target")).unwrap();
         });
         assert!(!report.ok, "{level}");
-        let reason = reasons(&report, "d/a-target");
+        let reason = reasons(&report, "a-target");
         assert!(reason.contains("missing on the destination"), "{reason}");
     }
 }
@@ -110,11 +110,11 @@ fn a_file_that_vanishes_from_the_destination_after_it_was_written_is_named() {
 #[test]
 fn a_file_whose_mode_another_changes_after_it_was_written_is_named() {
     let (source, destination) = (source(), Volume::new(Kind::Ext4));
-    let report = copy_while((&source, &destination), "written", "d/a-target", || {
-        destination.run("chmod 600 d/a-target");
+    let report = copy_while((&source, &destination), "written", "a-target", || {
+        destination.run("chmod 600 a-target");
     });
     assert!(!report.ok);
-    assert!(reasons(&report, "d/a-target").contains("mode"));
+    assert!(reasons(&report, "a-target").contains("mode"));
 }
 
 #[test]
