@@ -1,6 +1,7 @@
 //! `pvmigrate run` is the Job; `pvmigrate status` shows how far migrations are. This file wires,
 //! and turns errors into exit codes; nothing else does.
 
+#![forbid(unsafe_code)]
 #![warn(clippy::large_futures)]
 
 mod causes;

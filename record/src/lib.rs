@@ -2,6 +2,8 @@
 //! written on a source volume, the orders and reports of a mover, the names of labels and
 //! annotations, and the sentences of a refusal. No client, no I/O, no clock.
 
+#![forbid(unsafe_code)]
+
 pub mod names;
 pub mod order;
 pub mod phase;

@@ -10,6 +10,8 @@
 //! synced, or behind the generation in the request's path, answers with an error, never with
 //! "allowed".
 
+#![forbid(unsafe_code)]
+
 pub mod admission;
 pub mod authority;
 pub mod config;

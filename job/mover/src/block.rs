@@ -25,7 +25,7 @@ use blake3::Hash;
 use pvmigrate_record::order::{Level, What};
 
 use crate::fault::Fault;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Teller};
 use device::{Device, Side};
 use units::{UNIT, span};
 
@@ -82,7 +82,7 @@ pub fn pass(
     how: &How<'_>,
     known: &mut Known,
     what: What,
-    ledger: &mut Ledger<'_>,
+    (ledger, teller): (&Ledger, &mut Teller<'_>),
 ) {
     let done = (|| {
         let pair = Pair {
@@ -92,7 +92,7 @@ pub fn pass(
         pair.must_fit()?;
         // What an application has written and the storage has not yet is read as well.
         pair.source.write_back()?;
-        pair.copy(how, known, ledger);
+        pair.copy(how, known, (ledger, teller));
         if let Err(fault) = pair.destination.write_back() {
             // Which writes were lost is not told.
             *known = Known::default();
@@ -101,15 +101,18 @@ pub fn pass(
         if ledger.has_errors() || how.level == Level::None {
             return Ok(());
         }
-        ledger.report.verified = match (how.level, what) {
-            (Level::Full, What::Final) => Some(pair.compare(how, ledger)),
+        let verified = match (how.level, what) {
+            (Level::Full, What::Final) => Some(pair.compare(how, (ledger, teller))),
             (Level::Metadata, What::Final) => Some(pair.sizes()),
             (Level::Written | Level::Full, _) => {
-                let verified = pair.read_back(how, known, ledger);
+                let verified = pair.read_back(how, known, (ledger, teller));
                 (what == What::Final).then_some(verified)
             }
             _ => None,
         };
+        if let Some(verified) = verified {
+            ledger.verified(verified);
+        }
         Ok(())
     })();
     if let Err(fault) = done {
@@ -118,7 +121,11 @@ pub fn pass(
 }
 
 /// Compares the two and changes neither.
-pub fn verify((source, destination): (&Path, &Path), how: &How<'_>, ledger: &mut Ledger<'_>) {
+pub fn verify(
+    (source, destination): (&Path, &Path),
+    how: &How<'_>,
+    (ledger, teller): (&Ledger, &mut Teller<'_>),
+) {
     let done = (|| {
         let pair = Pair {
             source: Device::open(source, Side::Source)?,
@@ -128,7 +135,7 @@ pub fn verify((source, destination): (&Path, &Path), how: &How<'_>, ledger: &mut
         for device in [&pair.source, &pair.destination] {
             device.write_back()?;
         }
-        ledger.report.verified = Some(pair.compare(how, ledger));
+        ledger.verified(pair.compare(how, (ledger, teller)));
         Ok(())
     })();
     if let Err(fault) = done {

@@ -7,7 +7,7 @@ use rustix::fs::OFlags;
 
 use crate::meta::{Kind, Meta};
 use crate::names::Names;
-use crate::trail::open_quietly;
+use crate::quiet::open_quietly;
 
 /// Made by mkfs at the root of an ext file system, filled by fsck.
 pub const LOST_AND_FOUND: &CStr = c"lost+found";

@@ -3,146 +3,219 @@
 use std::ops::Range;
 
 use rustix::fd::BorrowedFd;
-use rustix::fs::{FallocateFlags, SeekFrom, fallocate, ftruncate, seek};
-use rustix::io::{Errno, pread, pwrite};
+use rustix::fs::{FallocateFlags, fallocate, ftruncate};
+use rustix::io::{Errno, pwrite};
 
+use crate::chunks::{Buffer, CHUNK, CHUNK_LENGTH, Chunk, PAGE, is_zero};
 use crate::fault::Fault;
+use crate::limiter::Limiter;
 use crate::meta::Meta;
+use crate::reader::{Input, Pieces, read_full, whole_pages};
+use crate::stretches::{Stretches, next_data};
 
-/// What is read at once, in bytes.
-const CHUNK: usize = 1024 * 1024;
-/// What is compared, and written, as one, in bytes.
+/// What is compared, and written, as one where the destination is read too, in bytes.
 const BLOCK: usize = 64 * 1024;
-/// How many stretches of data are looked up at once: a bound on memory.
-const STRETCHES: usize = 4096;
 /// How much more the destination may have allocated before its holes are punched again: file
 /// systems allocate in different steps.
 const SLACK: u64 = 64 * 1024;
+/// Up to this size, in bytes, a file that has as much allocated as it is long has no holes.
+const SMALL: u64 = 64 * 1024;
 
-/// What makes one file's content equal another's.
-pub struct Copier {
-    from: Vec<u8>,
-    to: Vec<u8>,
+/// What the destination has of a file before it is copied.
+#[derive(Clone, Copy)]
+pub enum Before<'a> {
+    /// It was just made.
+    Nothing,
+    /// A copy whose chunks had these hashes.
+    Copy(&'a Meta, &'a [Chunk]),
+    /// Something that has to be read.
+    Unknown(&'a Meta),
 }
 
-/// One file's copy under way.
-struct Job<'a> {
-    from: BorrowedFd<'a>,
-    to: BorrowedFd<'a>,
-    /// What the destination had before; none for a file that was just made.
-    existing: Option<&'a Meta>,
-    /// Allocated where there is no data.
-    punch_all: bool,
-    written: u64,
+impl<'a> Before<'a> {
+    fn meta(&self) -> Option<&'a Meta> {
+        match self {
+            Before::Nothing => None,
+            Before::Copy(meta, _) | Before::Unknown(meta) => Some(meta),
+        }
+    }
 }
 
-impl Copier {
-    pub fn new() -> Self {
+/// One file's copy.
+pub struct Job<'a> {
+    pub from: Input<'a>,
+    pub source: &'a Meta,
+    pub to: BorrowedFd<'a>,
+    /// The same, opened with `O_DIRECT`.
+    pub to_direct: Option<BorrowedFd<'a>>,
+    pub before: Before<'a>,
+}
+
+/// What makes contents equal, one for a thread.
+pub struct Copier<'a> {
+    limiter: &'a Limiter,
+    from: Buffer,
+    to: Buffer,
+    pieces: Pieces,
+    pub done: Done,
+}
+
+/// What a copier did, in bytes.
+#[derive(Clone, Copy, Default)]
+pub struct Done {
+    pub read: u64,
+    pub written: u64,
+}
+
+impl<'a> Copier<'a> {
+    pub fn new(limiter: &'a Limiter) -> Self {
         Copier {
-            from: vec![0; CHUNK],
-            to: vec![0; CHUNK],
+            limiter,
+            from: Buffer::new(CHUNK_LENGTH),
+            to: Buffer::new(CHUNK_LENGTH),
+            pieces: Pieces::default(),
+            done: Done::default(),
         }
     }
 
-    /// Makes the content of `to` that of `from`, and says how many bytes were written. What
-    /// already is equal is not written. `looked_at` is told the bytes as they are read.
+    /// Makes the content of the whole file equal and returns its chunks. What already is equal is
+    /// not written.
     ///
     /// A hole is a hole afterwards. A file that has its whole size allocated has it in the
     /// destination too, also where nothing was written yet: who reserved space counts on it.
     ///
-    /// `Destination(OPNOTSUPP)` if `to` has data to be taken out and its file system cannot punch
-    /// holes: the file must be written anew.
-    pub fn copy(
-        &mut self,
-        (from, source): (BorrowedFd<'_>, &Meta),
-        (to, existing): (BorrowedFd<'_>, Option<&Meta>),
-        looked_at: &mut dyn FnMut(u64),
-    ) -> Result<u64, Fault> {
-        let size = source.size;
-        let reserved = source.allocated >= size;
-        let mut job = Job {
-            from,
-            to,
-            existing,
-            punch_all: existing
-                .is_some_and(|found| !reserved && found.allocated > source.allocated + SLACK),
-            written: 0,
-        };
-        if let Some(found) = existing
-            && (found.size != size || found.allocated > size + SLACK)
-        {
-            // To the same size too: that gives back what is allocated beyond the end.
-            set_size(to, size)?;
+    /// `Destination(OPNOTSUPP)` if the destination has data to be taken out and its file system
+    /// cannot punch holes: the file must be written anew.
+    pub fn whole(&mut self, job: &Job<'_>) -> Result<Vec<Chunk>, Fault> {
+        if job.before.meta().is_some() {
+            job.set_size()?;
         }
-        let mut holes = Vec::new();
-        let mut at = 0;
-        loop {
-            let stretches = stretches(from, at, size).map_err(Fault::source("find its data"))?;
-            if stretches.is_empty() {
-                break;
-            }
-            for data in stretches {
-                job.hole(at..data.start)?;
-                if reserved && data.start > at {
-                    holes.push(at..data.start);
-                }
-                at = data.end;
-                self.data(&mut job, data, looked_at)?;
-            }
+        let mut chunks = Vec::new();
+        let end = self.part(job, 0..job.source.size, &mut chunks)?;
+        if end < job.source.size && matches!(job.before, Before::Nothing) {
+            set_size(job.to, job.source.size)?;
         }
-        if at < size {
-            job.hole(at..size)?;
-            if reserved {
-                holes.push(at..size);
-            }
-            if existing.is_none() {
-                set_size(to, size)?;
-            }
-        }
-        for hole in holes {
-            reserve(to, &hole)?;
-        }
-        Ok(job.written)
+        Ok(chunks)
     }
 
-    fn data(
+    /// The same for a part that begins and ends with chunks, of a file that already has its size.
+    /// Returns where its data ends.
+    pub fn part(
         &mut self,
-        job: &mut Job<'_>,
-        range: Range<u64>,
-        looked_at: &mut dyn FnMut(u64),
-    ) -> Result<(), Fault> {
-        let mut at = range.start;
-        while at < range.end {
-            let wanted = usize::try_from(range.end - at).map_or(CHUNK, |left| left.min(CHUNK));
-            let length = read_full(job.from, &mut self.from[..wanted], at)
-                .map_err(Fault::source("read it"))?;
-            if length < wanted {
-                return Err(Fault::Changed("became shorter"));
+        job: &Job<'_>,
+        part: Range<u64>,
+        chunks: &mut Vec<Chunk>,
+    ) -> Result<u64, Fault> {
+        let source = job.source;
+        let reserved = source.allocated >= source.size;
+        let mut stretches = if reserved && source.size <= SMALL {
+            Stretches::dense(job.from.file, part.clone())
+        } else {
+            Stretches::new(job.from.file, part.clone())
+        };
+        let mut holes = Vec::new();
+        let mut at = part.start;
+        self.pieces.clear(part.start / CHUNK);
+        while let Some(data) = stretches.next().map_err(Fault::source("find its data"))? {
+            holes.push(at..data.start);
+            let mut start = data.start;
+            while start < data.end {
+                let index = start / CHUNK;
+                let end = data.end.min((index + 1) * CHUNK);
+                if index != self.pieces.index {
+                    chunks.extend(self.chunk(job)?);
+                    self.pieces.clear(index);
+                }
+                self.pieces.data.push(start..end);
+                start = end;
             }
-            let from = &self.from[..length];
-            if job.existing.is_some() {
-                let to = &mut self.to[..length];
-                let found = read_full(job.to, to, at).map_err(Fault::destination("read it"))?;
-                job.update(from, &to[..found], at)?;
-            } else {
-                job.write(from, at)?;
-            }
-            at += length as u64;
-            looked_at(length as u64);
+            at = data.end;
         }
-        Ok(())
+        chunks.extend(self.chunk(job)?);
+        holes.push(at..part.end);
+        for hole in holes.into_iter().filter(|hole| !hole.is_empty()) {
+            job.hole(&hole)?;
+            if reserved {
+                reserve(job.to, &hole)?;
+            }
+        }
+        Ok(at)
+    }
+
+    /// Copies the chunk whose pieces were found.
+    fn chunk(&mut self, job: &Job<'_>) -> Result<Option<Chunk>, Fault> {
+        let bytes: u64 = self.pieces.data.iter().map(|p| p.end - p.start).sum();
+        if bytes == 0 {
+            return Ok(None);
+        }
+        self.limiter.take(bytes);
+        let buffer = self.from.bytes();
+        if !self
+            .pieces
+            .read(job.from, buffer)
+            .map_err(Fault::source("read it"))?
+        {
+            return Err(Fault::Changed("became shorter"));
+        }
+        self.done.read += bytes;
+        let chunk = self.pieces.chunk(buffer);
+        if let Before::Copy(_, known) = job.before
+            && let Some(chunk) = chunk
+            && known
+                .binary_search_by_key(&chunk.index, |known| known.index)
+                .is_ok_and(|found| known[found] == chunk)
+        {
+            return Ok(Some(chunk));
+        }
+        for piece in &self.pieces.data {
+            let at = self.pieces.within(piece);
+            self.done.written += match job.before {
+                Before::Unknown(_) => {
+                    let found = &mut self.to.bytes()[at.clone()];
+                    let length = read_full(job.to, found, piece.start)
+                        .map_err(Fault::destination("read it"))?;
+                    job.update(&buffer[at], &found[..length], piece.start)?
+                }
+                Before::Copy(..) if is_zero(&buffer[at.clone()]) => {
+                    // Nothing is known of zeros but that they are zeros.
+                    let found = &mut self.to.bytes()[at.clone()];
+                    let length = read_full(job.to, found, piece.start)
+                        .map_err(Fault::destination("read it"))?;
+                    job.update(&buffer[at], &found[..length], piece.start)?
+                }
+                _ => job.write_piece(piece, at, buffer)?,
+            };
+        }
+        Ok(chunk)
     }
 }
 
 impl Job<'_> {
-    fn hole(&self, range: Range<u64>) -> Result<(), Fault> {
-        if self.existing.is_none() || range.is_empty() {
-            return Ok(());
+    /// Gives an existing file its size, and gives back what is allocated beyond the end.
+    pub fn set_size(&self) -> Result<(), Fault> {
+        let size = self.source.size;
+        let fits = self
+            .before
+            .meta()
+            .is_some_and(|found| found.size == size && found.allocated <= size + SLACK);
+        if fits {
+            Ok(())
+        } else {
+            set_size(self.to, size)
         }
+    }
+
+    fn hole(&self, range: &Range<u64>) -> Result<(), Fault> {
+        let Some(found) = self.before.meta() else {
+            return Ok(());
+        };
+        let source = self.source;
+        let punch_all =
+            source.allocated < source.size && found.allocated > source.allocated + SLACK;
         let has_data = next_data(self.to, range.start, range.end)
             .map_err(Fault::destination("find its data"))?
             .is_some();
-        if has_data || self.punch_all {
+        if has_data || punch_all {
             fallocate(
                 self.to,
                 FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
@@ -154,17 +227,18 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Writes the blocks of `wanted` that differ from `found`.
-    fn update(&mut self, wanted: &[u8], found: &[u8], at: u64) -> Result<(), Fault> {
+    /// Writes the blocks of `wanted` that differ from `found`, and says how many bytes that were.
+    fn update(&self, wanted: &[u8], found: &[u8], at: u64) -> Result<u64, Fault> {
+        let mut written = 0;
         for (index, block) in wanted.chunks(BLOCK).enumerate() {
             let start = index * BLOCK;
             let at = at + start as u64;
             let equal = found.get(start..start + block.len()) == Some(block);
             if !equal || (is_zero(block) && self.lacks_data(at, block.len())?) {
-                self.write(block, at)?;
+                written += write(self.to, block, at)?;
             }
         }
-        Ok(())
+        Ok(written)
     }
 
     /// A hole reads like zeros that were written, yet is not the same.
@@ -175,22 +249,44 @@ impl Job<'_> {
         Ok(data != Some(range))
     }
 
-    fn write(&mut self, bytes: &[u8], at: u64) -> Result<(), Fault> {
-        let mut done = 0;
-        while done < bytes.len() {
-            match pwrite(self.to, &bytes[done..], at + done as u64) {
-                Ok(0) => return Err(Fault::destination("write it")(Errno::IO)),
-                Ok(length) => done += length,
-                Err(Errno::INTR) => {}
+    /// Writes a piece as it is, past the cache if that is how the file is open. What is written
+    /// beyond the end, to fill a page, is cut off with the file's size.
+    fn write_piece(
+        &self,
+        piece: &Range<u64>,
+        at: Range<usize>,
+        buffer: &mut [u8],
+    ) -> Result<u64, Fault> {
+        if let Some(direct) = self.to_direct
+            && let Some(whole) = whole_pages(piece, self.source.size)
+            && at.start + whole <= buffer.len()
+        {
+            buffer[at.end..at.start + whole].fill(0);
+            match pwrite(direct, &buffer[at.start..at.start + whole], piece.start) {
+                Ok(written) if written == whole => return Ok(piece.end - piece.start),
+                // Buffered, which says why if that does not work either.
+                Ok(_) | Err(Errno::INVAL | Errno::INTR) => {}
                 Err(errno) => return Err(Fault::destination("write it")(errno)),
             }
         }
-        self.written += bytes.len() as u64;
-        Ok(())
+        write(self.to, &buffer[at], piece.start)
     }
 }
 
-fn set_size(file: BorrowedFd<'_>, size: u64) -> Result<(), Fault> {
+fn write(to: BorrowedFd<'_>, bytes: &[u8], at: u64) -> Result<u64, Fault> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match pwrite(to, &bytes[done..], at + done as u64) {
+            Ok(0) => return Err(Fault::destination("write it")(Errno::IO)),
+            Ok(length) => done += length,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Fault::destination("write it")(errno)),
+        }
+    }
+    Ok(done as u64)
+}
+
+pub fn set_size(file: BorrowedFd<'_>, size: u64) -> Result<(), Fault> {
     ftruncate(file, size).map_err(Fault::destination("set its size"))
 }
 
@@ -203,55 +299,4 @@ fn reserve(file: BorrowedFd<'_>, range: &Range<u64>) -> Result<(), Fault> {
     }
 }
 
-/// The next stretches of data in `from..end`, none if there are no more. Many at once, and before
-/// any of them is read: on XFS what was only reserved looks like data once it is in the cache.
-fn stretches(file: BorrowedFd<'_>, mut from: u64, end: u64) -> Result<Vec<Range<u64>>, Errno> {
-    let mut found = Vec::new();
-    while found.len() < STRETCHES
-        && let Some(data) = next_data(file, from, end)?
-    {
-        from = data.end;
-        found.push(data);
-    }
-    Ok(found)
-}
-
-/// The next stretch of data in `from..end`. A file system that does not tell holes has none.
-pub fn next_data(file: BorrowedFd<'_>, from: u64, end: u64) -> Result<Option<Range<u64>>, Errno> {
-    if from >= end {
-        return Ok(None);
-    }
-    let start = match seek(file, SeekFrom::Data(from)) {
-        Ok(start) if start >= end => return Ok(None),
-        Ok(start) => start,
-        Err(Errno::NXIO) => return Ok(None),
-        Err(Errno::INVAL | Errno::OPNOTSUPP) => from,
-        Err(errno) => return Err(errno),
-    };
-    let hole = match seek(file, SeekFrom::Hole(start)) {
-        // The file changed between the two calls, or they are not supported: all of it is read.
-        Ok(hole) if hole <= start => end,
-        Ok(hole) => hole.min(end),
-        Err(Errno::NXIO | Errno::INVAL | Errno::OPNOTSUPP) => end,
-        Err(errno) => return Err(errno),
-    };
-    Ok(Some(start..hole))
-}
-
-/// Reads until the buffer is full or the file ends.
-pub fn read_full(file: BorrowedFd<'_>, buffer: &mut [u8], at: u64) -> Result<usize, Errno> {
-    let mut done = 0;
-    while done < buffer.len() {
-        match pread(file, &mut buffer[done..], at + done as u64) {
-            Ok(0) => break,
-            Ok(length) => done += length,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(done)
-}
-
-pub fn is_zero(bytes: &[u8]) -> bool {
-    bytes.iter().all(|&byte| byte == 0)
-}
+const _: () = assert!(CHUNK_LENGTH.is_multiple_of(PAGE) && CHUNK_LENGTH.is_multiple_of(BLOCK));

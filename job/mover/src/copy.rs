@@ -1,207 +1,251 @@
-//! One pass: makes the destination's tree equal to the source's.
+//! One pass: makes the destination's tree equal to the source's, with several threads.
 //!
 //! ```text
-//! syncfs(source)                  a dirty page in a hole of a mapped file looks like a hole
 //! for each directory, depth first:
 //!   list both sides               names that the source has not are removed
-//!   for each name, in order:      copy::entry: make it, or make what is there equal
-//!   when all are done             the directory's own attributes, now that nothing touches them
-//! syncfs(destination)             the one place where a lost write shows
+//!   for each batch of names:      what is known to be unchanged is left; of the rest, files are
+//!                                 opened and read ahead, and then made equal one by one
+//!   when all in it are done       its own attributes, now that nothing touches them
 //! ```
 //!
-//! The walk keeps its own stack, so that depth costs memory only. An entry that fails is an error
-//! in the report and the walk goes on; it stops only where every further write would fail.
+//! An entry that fails is an error in the report and the walk goes on; it stops only where every
+//! further write would fail.
 
+mod big;
+mod directory;
 mod entry;
+mod file;
+mod links;
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fd::{BorrowedFd, OwnedFd};
-use rustix::fs::syncfs;
+use rustix::process::nice;
 
-use crate::attributes;
-use crate::boundary::leave_lost_and_found;
+use pvmigrate_record::order::What;
+
+use crate::Options;
+use crate::attributes::{self, Keep};
 use crate::content::Copier;
 use crate::fault::Fault;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Progress};
+use crate::limiter::Limiter;
 use crate::links::Links;
+use crate::manifest::{Entries, Known, Manifest};
 use crate::meta::Meta;
 use crate::names::Names;
+use crate::pair::{Opened, Pair, Sides};
+use crate::pool::Pool;
 use crate::remove::remove;
-use crate::trail::Trail;
-use crate::xattrs::{self, Place};
+use crate::trust::Trust;
+use crate::xattrs::{Place, remove_default_acl};
+use big::Big;
 
-struct Pass<'p, 'a> {
-    source: Trail,
-    destination: Trail,
-    links: Links,
-    copier: Copier,
-    ledger: &'p mut Ledger<'a>,
+/// How many entries a thread takes at once, and how many files it has read ahead.
+const BATCH: usize = 64;
+/// How much a warm pass steps back behind the application. The kernel derives the I/O priority
+/// from it where none was set: 6 of 0 to 7, where 4 is usual (ioprio_set(2)).
+const NICENESS: i32 = 10;
+
+/// What a pass works with.
+pub struct Context<'a> {
+    pub what: What,
+    pub options: &'a Options,
+    pub keep: Keep<'a>,
+    pub trust: &'a Trust,
+    pub limiter: &'a Limiter,
+    /// What the pass before left.
+    pub before: &'a Manifest,
+    /// What this pass leaves.
+    pub after: &'a Manifest,
 }
 
-/// A directory whose entries are being copied.
-struct Frame {
-    names: Names,
-    next: usize,
-    /// The source directory as it was before it was listed.
+struct Pass<'a> {
+    with: &'a Context<'a>,
+    pool: Pool<Item>,
+    opened: Opened<Own>,
+    links: Links<Name>,
+}
+
+type Directory = Arc<Pair<Own>>;
+
+/// What a pass keeps with a directory.
+struct Own {
+    /// The source as it was before it was listed.
     meta: Meta,
+    /// The destination as it was before anything was changed in it.
+    found: Meta,
+    /// It was made in this pass.
+    fresh: bool,
+    /// Whether something was made or removed in it.
+    touched: AtomicBool,
+    /// Held while it is made ready for that.
+    readying: Mutex<()>,
+    known: Entries,
+    seen: Mutex<Vec<Known>>,
 }
 
-/// What is left to do for an entry.
-enum Step {
-    Done,
-    Descend,
+/// An entry, where it is.
+#[derive(Clone)]
+struct Name {
+    directory: Directory,
+    name: CString,
 }
 
-/// Makes `destination` equal to `source`; the outcome is in the ledger.
+/// What is to be done.
+enum Item {
+    /// Go into a directory that both sides have.
+    Enter {
+        parent: Directory,
+        name: CString,
+        fresh: bool,
+    },
+    /// Copy the next names of a directory.
+    Names(Directory, Arc<Listing>),
+    /// Copy the next part of a big file.
+    Part(Arc<Big>),
+}
+
+/// The names of a directory.
+struct Listing {
+    /// In the order of their inodes.
+    source: Names,
+    /// In the order of their bytes.
+    existing: Names,
+    next: AtomicUsize,
+}
+
+/// Makes the tree of `roots` equal; the outcome is in the ledger.
 ///
 /// `destination` must have been opened before anything was written to its file system in this
 /// pass: `syncfs` tells a file descriptor only of errors since it was opened.
-pub fn copy(source: OwnedFd, destination: OwnedFd, ledger: &mut Ledger<'_>) {
-    if let Err(errno) = syncfs(&source) {
-        ledger.fault(
-            b"",
-            &Fault::source("write back what applications wrote")(errno),
-        );
-        return;
-    }
-    let mut pass = Pass {
-        source: Trail::new(source),
-        destination: Trail::new(destination),
-        links: Links::default(),
-        copier: Copier::new(),
-        ledger,
+pub fn copy(roots: Sides, with: &Context<'_>, progress: Progress<'_>) {
+    let ledger = with.keep.ledger;
+    let root = Own::new(&roots, false, Entries::default()).and_then(|own| {
+        let inode = own.meta.id.2;
+        Pair::root(
+            roots,
+            Own {
+                known: with.before.take(inode),
+                ..own
+            },
+        )
+    });
+    let root = match root {
+        Ok(root) => root,
+        Err(fault) => return ledger.fault(b"", &fault),
     };
-    pass.walk();
-    if let Err(errno) = syncfs(pass.destination.root()) {
-        let fault = Fault::destination("write back what was copied")(errno);
-        pass.ledger.fault(b"", &fault);
+    // The pool needs something to begin with: a listing of nothing ends at once.
+    root.begin();
+    let nothing = Item::Names(Arc::clone(&root), Arc::new(Listing::empty()));
+    let pass = Pass {
+        with,
+        pool: Pool::new(nothing),
+        opened: Opened::new(),
+        links: Links::new(),
+    };
+    pass.list(&root);
+    let begin = || {
+        if with.what == What::Warm {
+            // Who may not step back works as it is.
+            let _ = nice(NICENESS);
+        }
+        Copier::new(with.limiter)
+    };
+    pass.pool.run(
+        with.options.threads.get(),
+        begin,
+        |copier, item| pass.work(copier, item),
+        &mut || ledger.tell(progress),
+    );
+}
+
+impl Pass<'_> {
+    fn work(&self, copier: &mut Copier<'_>, item: Item) {
+        match item {
+            Item::Enter {
+                parent,
+                name,
+                fresh,
+            } => self.enter(&parent, &name, fresh),
+            Item::Names(directory, listing) => self.batch(&directory, &listing, copier),
+            Item::Part(big) => self.part(&big, copier),
+        }
+        if self.ledger().must_stop() {
+            self.pool.stop();
+        }
+    }
+
+    fn ledger(&self) -> &Ledger {
+        self.with.keep.ledger
+    }
+
+    fn sides(&self, directory: &Directory) -> Result<Arc<Sides>, Fault> {
+        directory.sides(&self.opened)
+    }
+
+    fn fault(&self, directory: &Directory, name: &CStr, fault: &Fault) {
+        self.ledger().fault(&directory.path_of(name), fault);
     }
 }
 
-impl Pass<'_, '_> {
-    fn walk(&mut self) {
-        let mut stack = Vec::new();
-        match self.open() {
-            Ok(frame) => stack.push(frame),
-            Err(fault) => self.fault_here(&fault),
-        }
-        while let Some(frame) = stack.last_mut() {
-            if self.ledger.must_stop() {
-                return;
-            }
-            let Some(name) = frame.names.get(frame.next) else {
-                if let Err(fault) = self.finish(&frame.meta) {
-                    self.fault_here(&fault);
-                }
-                stack.pop();
-                self.source.leave();
-                self.destination.leave();
-                continue;
-            };
-            frame.next += 1;
-            self.ledger.entry();
-            match self.entry(name) {
-                Ok(Step::Done) => {}
-                Ok(Step::Descend) => {
-                    let name = name.to_owned();
-                    stack.extend(self.descend(&name));
-                }
-                Err(fault) => self.ledger.fault(&self.source.path_of(name), &fault),
-            }
-        }
-    }
-
-    /// Goes into a directory on both sides. None if that fails: then neither side was entered.
-    fn descend(&mut self, name: &CString) -> Option<Frame> {
-        if let Err(errno) = self.source.enter(name) {
-            let fault = Fault::source("open its directory")(errno);
-            self.ledger.fault(&self.source.path_of(name), &fault);
-            return None;
-        }
-        if let Err(errno) = self.destination.enter(name) {
-            let fault = Fault::destination("open its directory")(errno);
-            self.fault_here(&fault);
-            self.source.leave();
-            return None;
-        }
-        match self.open() {
-            Ok(frame) => Some(frame),
-            Err(fault) => {
-                self.fault_here(&fault);
-                self.source.leave();
-                self.destination.leave();
-                None
-            }
-        }
-    }
-
-    /// Lists the current directory and removes from the destination what the source has not. That
-    /// happens only when the whole list was read: what is missing from a part of it proves nothing.
-    fn open(&mut self) -> Result<Frame, Fault> {
-        let (source, destination) = (&self.source, &self.destination);
-        let from = directory_of_source(source)?;
-        let meta = Meta::of(from).map_err(Fault::source("look at it"))?;
-        let mut names = Names::read(from).map_err(Fault::source("read its directory"))?;
-        let doing = "read its directory";
-        let to = directory_of_destination(destination)?;
-        let found = Meta::of(to).map_err(Fault::destination(doing))?;
-        attributes::unlock(Place::Open(to), &found)?;
-        let mut existing = Names::read(to).map_err(Fault::destination(doing))?;
-        if self.source.is_at_root() && leave_lost_and_found((from, &mut names), (to, &mut existing))
-        {
-            self.ledger
-                .note("lost+found has contents, which are not copied".into());
-        }
-        for name in existing.iter().filter(|name| !names.contains(name)) {
-            match remove(to, name) {
-                Ok(removed) => self.ledger.totals().deleted += removed,
-                Err(fault) => self.ledger.fault(&self.source.path_of(name), &fault),
-            }
-        }
-        Ok(Frame {
-            names,
-            next: 0,
-            meta,
+impl Own {
+    fn new(sides: &Sides, fresh: bool, known: Entries) -> Result<Self, Fault> {
+        Ok(Own {
+            meta: Meta::of(sides.source()).map_err(Fault::source("look at it"))?,
+            found: Meta::of(sides.destination()).map_err(Fault::destination("look at it"))?,
+            fresh,
+            touched: AtomicBool::new(false),
+            readying: Mutex::default(),
+            known,
+            seen: Mutex::default(),
         })
     }
 
-    /// Gives the current directory its own attributes, after everything in it is done.
-    fn finish(&mut self, meta: &Meta) -> Result<(), Fault> {
-        let from = self.from()?;
-        let xattrs = xattrs::read(Place::Open(from))
-            .map_err(|(doing, errno)| Fault::source(doing)(errno))?;
-        let now = Meta::of(from).map_err(Fault::source("look at it"))?;
-        let to = self.to()?;
-        attributes::apply(Place::Open(to), meta, &xattrs)?;
-        self.ledger.totals().directories += 1;
-        if now.differs_from(meta) {
-            return Err(Fault::Changed("changed"));
+    /// Remembers an entry for the next pass.
+    fn remember(&self, known: Known) {
+        lock(&self.seen).push(known);
+    }
+
+    /// Before the first change of its names: an earlier pass may have left it immutable, or with
+    /// an ACL for what is made in it.
+    fn ready(&self, sides: &Sides) -> Result<(), Fault> {
+        if self.touched.load(Ordering::Acquire) {
+            return Ok(());
         }
+        let _readying = lock(&self.readying);
+        if !self.fresh && !self.touched.load(Ordering::Acquire) {
+            attributes::unlock(Place::Open(sides.destination()), &self.found)?;
+            remove_default_acl(sides.destination())?;
+        }
+        self.touched.store(true, Ordering::Release);
         Ok(())
     }
 
-    fn from(&self) -> Result<BorrowedFd<'_>, Fault> {
-        directory_of_source(&self.source)
-    }
-
-    fn to(&self) -> Result<BorrowedFd<'_>, Fault> {
-        directory_of_destination(&self.destination)
-    }
-
-    fn fault_here(&mut self, fault: &Fault) {
-        self.ledger.fault(self.source.path(), fault);
+    /// Takes an entry off the destination so that another can be made under its name.
+    fn make_room(&self, sides: &Sides, name: &CStr) -> Result<(), Fault> {
+        self.ready(sides)?;
+        remove(sides.destination(), name).map(|_| ())
     }
 }
 
-fn directory_of_source(trail: &Trail) -> Result<BorrowedFd<'_>, Fault> {
-    trail
-        .directory()
-        .map_err(Fault::source("open its directory"))
+impl Listing {
+    fn empty() -> Self {
+        Listing {
+            source: Names::default(),
+            existing: Names::default(),
+            next: AtomicUsize::new(0),
+        }
+    }
+
+    /// The next batch, as indices of names. None if none are left.
+    fn take(&self) -> Option<std::ops::Range<usize>> {
+        let start = self.next.fetch_add(BATCH, Ordering::Relaxed);
+        (start < self.source.len()).then(|| start..(start + BATCH).min(self.source.len()))
+    }
 }
 
-fn directory_of_destination(trail: &Trail) -> Result<BorrowedFd<'_>, Fault> {
-    trail
-        .directory()
-        .map_err(Fault::destination("open its directory"))
+fn lock<V>(mutex: &Mutex<V>) -> std::sync::MutexGuard<'_, V> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -11,8 +11,13 @@ pub enum Fault {
     /// An application wrote meanwhile.
     #[error("the source {0} while it was copied")]
     Changed(&'static str),
+    /// Why is said of the name under which it was tried.
+    #[error("another name of it was not copied")]
+    OtherName,
     #[error("{0}")]
     Refused(String),
+    #[error("{0}")]
+    TooSmall(String),
 }
 
 impl Fault {
@@ -36,6 +41,11 @@ impl Fault {
         }
     }
 
+    /// Whether it is to be expected while applications write.
+    pub fn is_change(&self) -> bool {
+        matches!(self, Fault::Changed(_) | Fault::OtherName)
+    }
+
     /// Whether every further write would fail the same way.
     pub fn is_fatal(&self) -> bool {
         matches!(
@@ -43,7 +53,7 @@ impl Fault {
             Fault::Destination {
                 errno: Errno::NOSPC | Errno::DQUOT | Errno::ROFS,
                 ..
-            }
+            } | Fault::TooSmall(_)
         )
     }
 }

@@ -1,9 +1,12 @@
-//! The report of a pass while it grows.
+//! The report of a pass while it grows, by all of its threads.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use pvmigrate_record::order::{PassReport, PathError, Totals, What};
+use pvmigrate_record::order::{Attribute, PassReport, PathError, Totals, What};
 
 use crate::fault::Fault;
 
@@ -11,110 +14,193 @@ use crate::fault::Fault;
 const ERRORS_KEPT: usize = 20;
 const BETWEEN_PROGRESS: Duration = Duration::from_secs(1);
 
-/// Told the entries and bytes looked at so far, at most once a second.
+/// Told the entries and bytes looked at so far, about once a second.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
-pub struct Ledger<'a> {
-    what: What,
-    started: Instant,
-    told: Instant,
+/// Tells the progress from within a loop, not more often than it is wanted.
+pub struct Teller<'a> {
     progress: Progress<'a>,
-    entries: u64,
-    bytes: u64,
-    changed: u64,
-    first_changed: Option<String>,
-    full: bool,
-    pub report: PassReport,
+    told: Instant,
 }
 
-impl<'a> Ledger<'a> {
-    pub fn new(what: What, progress: Progress<'a>) -> Self {
-        let now = Instant::now();
-        Ledger {
-            what,
-            started: now,
-            told: now,
+impl<'a> Teller<'a> {
+    pub fn new(progress: Progress<'a>) -> Self {
+        Teller {
             progress,
-            entries: 0,
-            bytes: 0,
-            changed: 0,
-            first_changed: None,
-            full: false,
-            report: PassReport::default(),
+            told: Instant::now(),
         }
     }
 
-    pub fn totals(&mut self) -> &mut Totals {
-        &mut self.report.totals
+    pub fn tell(&mut self, ledger: &Ledger) {
+        if self.told.elapsed() >= BETWEEN_PROGRESS {
+            self.told = Instant::now();
+            ledger.tell(self.progress);
+        }
+    }
+}
+
+pub struct Ledger {
+    what: What,
+    lose: BTreeSet<Attribute>,
+    started: Instant,
+    entries: AtomicU64,
+    bytes: AtomicU64,
+    /// Nanoseconds.
+    looking: AtomicU64,
+    full: AtomicBool,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    moved: u64,
+    first_moved: Option<String>,
+    report: PassReport,
+}
+
+impl Ledger {
+    pub fn new(what: What, lose: &BTreeSet<Attribute>) -> Self {
+        Ledger {
+            what,
+            lose: lose.clone(),
+            started: Instant::now(),
+            entries: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            looking: AtomicU64::new(0),
+            full: AtomicBool::new(false),
+            inner: Mutex::default(),
+        }
+    }
+
+    /// Adds to what the pass did.
+    pub fn count(&self, add: impl FnOnce(&mut Totals)) {
+        add(&mut self.lock().report.totals);
     }
 
     /// One more entry was looked at.
-    pub fn entry(&mut self) {
-        self.entries += 1;
-        self.tell();
+    pub fn entry(&self) {
+        self.entries.fetch_add(1, Ordering::Relaxed);
     }
 
     /// More bytes were looked at.
-    pub fn bytes(&mut self, bytes: u64) {
-        self.bytes += bytes;
-        self.tell();
+    pub fn bytes(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    fn tell(&mut self) {
-        if self.told.elapsed() >= BETWEEN_PROGRESS {
-            self.told = Instant::now();
-            (self.progress)(self.entries, self.bytes);
-        }
+    /// Time that a thread spent on looking for what may have changed.
+    pub fn looked(&self, time: Duration) {
+        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.looking.fetch_add(nanoseconds, Ordering::Relaxed);
+    }
+
+    /// The sum of that over all threads.
+    pub fn looking(&self) -> Duration {
+        Duration::from_nanos(self.looking.load(Ordering::Relaxed))
+    }
+
+    pub fn tell(&self, progress: Progress<'_>) {
+        progress(
+            self.entries.load(Ordering::Relaxed),
+            self.bytes.load(Ordering::Relaxed),
+        );
     }
 
     /// A warm pass expects changes and counts them. In a final pass they are errors: something
     /// writes that should not.
-    pub fn fault(&mut self, path: &[u8], fault: &Fault) {
-        if matches!(fault, Fault::Changed(_)) && self.what == What::Warm {
-            self.changed += 1;
-            self.first_changed.get_or_insert_with(|| shown(path));
+    pub fn fault(&self, path: &[u8], fault: &Fault) {
+        if fault.is_change() && self.what == What::Warm {
+            let mut inner = self.lock();
+            inner.moved += 1;
+            inner.first_moved.get_or_insert_with(|| shown(path));
             return;
         }
-        self.full |= fault.is_fatal();
+        if fault.is_fatal() {
+            self.full.store(true, Ordering::Relaxed);
+        }
         self.error(path, fault.to_string());
     }
 
-    pub fn error(&mut self, path: &[u8], reason: String) {
-        self.report.error_count += 1;
-        if self.report.errors.len() < ERRORS_KEPT {
-            self.report.errors.push(PathError {
+    pub fn error(&self, path: &[u8], reason: String) {
+        let report = &mut self.lock().report;
+        report.error_count += 1;
+        if report.errors.len() < ERRORS_KEPT {
+            report.errors.push(PathError {
                 path: shown(path),
                 reason,
             });
         }
     }
 
-    pub fn note(&mut self, note: String) {
-        if self.report.notes.len() < ERRORS_KEPT {
-            self.report.notes.push(note);
+    pub fn note(&self, note: String) {
+        let notes = &mut self.lock().report.notes;
+        if notes.len() < ERRORS_KEPT && !notes.contains(&note) {
+            notes.push(note);
         }
+    }
+
+    /// What failed is let go if a setting says so, and counted.
+    pub fn unless_lost(
+        &self,
+        attribute: Attribute,
+        result: Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        match result {
+            Err(fault) if self.loses(attribute) && !fault.is_fatal() => {
+                let report = &mut self.lock().report;
+                *report.lost.entry(attribute).or_default() += 1;
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// The same for what is looked at again, and counted then.
+    pub fn tolerate(&self, attribute: Attribute, result: Result<(), Fault>) -> Result<(), Fault> {
+        match result {
+            Err(fault) if self.loses(attribute) && !fault.is_fatal() => Ok(()),
+            result => result,
+        }
+    }
+
+    pub fn loses(&self, attribute: Attribute) -> bool {
+        self.lose.contains(&attribute)
     }
 
     /// Nothing more can be written, so going on would only repeat the error.
     pub fn must_stop(&self) -> bool {
-        self.full
+        self.full.load(Ordering::Relaxed)
     }
 
     pub fn has_errors(&self) -> bool {
-        self.report.error_count > 0
+        self.lock().report.error_count > 0
     }
 
-    pub fn close(mut self) -> PassReport {
-        if let Some(first) = &self.first_changed {
-            let note = format!(
-                "{} entries vanished or changed while they were read, the first of them {first}",
-                self.changed
-            );
-            self.note(note);
+    pub fn close(self) -> PassReport {
+        if let (moved, Some(first)) = {
+            let inner = self.lock();
+            (inner.moved, inner.first_moved.clone())
+        } {
+            self.note(format!(
+                "{moved} entries vanished or changed while they were read, the first of them {first}"
+            ));
         }
-        self.report.seconds = self.started.elapsed().as_secs_f64();
-        self.report.ok = self.report.error_count == 0;
-        self.report
+        let inner = self
+            .inner
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut report = inner.report;
+        report.seconds = self.started.elapsed().as_secs_f64();
+        report.ok = report.error_count == 0;
+        report
+    }
+
+    /// What the comparison found.
+    pub fn verified(&self, verified: pvmigrate_record::order::Verified) {
+        self.lock().report.verified = Some(verified);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -92,6 +92,7 @@ impl How {
             lose: self.lose.into_iter().collect(),
             selinux: self.selinux,
             threads: self.threads,
+            ..Options::default()
         })
     }
 }

@@ -33,6 +33,11 @@ impl Kind {
         }
     }
 
+    /// What has no content: a FIFO, a socket, a device.
+    pub fn is_special(self) -> bool {
+        !matches!(self, Kind::Regular | Kind::Directory | Kind::Symlink)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Kind::Regular => "a file",
@@ -51,6 +56,15 @@ impl Kind {
 pub struct Time {
     pub seconds: i64,
     pub nanoseconds: u32,
+}
+
+impl Time {
+    /// As one number, which tells any two times apart that are not some 584 years apart.
+    pub fn in_nanoseconds(self) -> i64 {
+        self.seconds
+            .wrapping_mul(1_000_000_000)
+            .wrapping_add(self.nanoseconds.into())
+    }
 }
 
 impl From<Time> for Timespec {

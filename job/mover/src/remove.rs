@@ -10,7 +10,8 @@ use crate::attributes::unlock;
 use crate::fault::Fault;
 use crate::meta::{Kind, Meta};
 use crate::names::Names;
-use crate::trail::{Trail, open_quietly};
+use crate::quiet::open_quietly;
+use crate::trail::Trail;
 use crate::xattrs::Place;
 
 /// Removes an entry with all that is in it, and says how many entries that were.

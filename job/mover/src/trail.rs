@@ -3,10 +3,11 @@
 use std::ffi::CStr;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::meta::{Id, Meta};
+use crate::quiet::open_quietly;
 
 /// How many directories of one trail stay open. A deeper walk closes those far above and opens
 /// them again, name by name from the root, when it comes back to them: so neither `PATH_MAX` nor
@@ -34,18 +35,6 @@ impl Trail {
             levels: Vec::new(),
             path: Vec::new(),
         }
-    }
-
-    pub fn root(&self) -> BorrowedFd<'_> {
-        self.root.as_fd()
-    }
-
-    pub fn is_at_root(&self) -> bool {
-        self.levels.is_empty()
-    }
-
-    pub fn path(&self) -> &[u8] {
-        &self.path
     }
 
     /// The path of an entry of the current directory.
@@ -134,42 +123,4 @@ fn open_directory<N: rustix::path::Arg + Copy>(
     name: N,
 ) -> Result<OwnedFd, Errno> {
     open_quietly(parent, name, OFlags::RDONLY | OFlags::DIRECTORY)
-}
-
-/// Opens without following a symlink, without waiting for a FIFO's other end, and without
-/// touching the access time where that is permitted.
-pub fn open_quietly<N: rustix::path::Arg + Copy>(
-    parent: BorrowedFd<'_>,
-    name: N,
-    flags: OFlags,
-) -> Result<OwnedFd, Errno> {
-    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    match openat(parent, name, flags | OFlags::NOATIME, Mode::empty()) {
-        Err(Errno::PERM) => openat(parent, name, flags, Mode::empty()),
-        opened => opened,
-    }
-}
-
-/// Opens the root of a tree. Only here may symlinks lead the way.
-pub fn open_root(path: &std::path::Path) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    match openat(CWD, path, flags | OFlags::NOATIME, Mode::empty()) {
-        Err(Errno::PERM) => openat(CWD, path, flags, Mode::empty()),
-        opened => opened,
-    }
-}
-
-/// Opens the directory that holds the last name of `path`, from the root of its tree.
-/// Returns it with that name.
-pub fn open_parent<'p>(root: BorrowedFd<'_>, path: &'p [u8]) -> Result<(OwnedFd, &'p [u8]), Errno> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut parts = path.split(|&byte| byte == b'/').peekable();
-    let mut directory = openat(root, c".", flags, Mode::empty())?;
-    while let Some(part) = parts.next() {
-        if parts.peek().is_none() {
-            return Ok((directory, part));
-        }
-        directory = openat(&directory, part, flags, Mode::empty())?;
-    }
-    Err(Errno::INVAL)
 }

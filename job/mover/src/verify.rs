@@ -3,230 +3,293 @@
 //! Shares with the copy how a directory is listed and an inode looked at, but nothing that decides
 //! what is copied: an entry that the copy leaves out is found here.
 
+mod content;
+mod difference;
 mod entry;
-mod reader;
 
-use std::cmp::Ordering;
-use std::ffi::CString;
+use std::collections::HashMap;
+use std::ffi::{CStr, CString};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use blake3::Hasher;
-use pvmigrate_record::order::{Level, Verified};
-use rustix::fd::OwnedFd;
+use pvmigrate_record::order::{Attribute, Level, Verified, What};
 
+use crate::Options;
+use crate::attributes::Keep;
 use crate::boundary::leave_lost_and_found;
+use crate::extra::Seal;
 use crate::fault::Fault;
-use crate::ledger::Ledger;
-use crate::meta::{Kind, Meta};
+use crate::ledger::{Ledger, Progress};
+use crate::limiter::Limiter;
+use crate::manifest::{Entries, Manifest};
+use crate::meta::{Id, Meta};
 use crate::names::Names;
-use crate::trail::Trail;
-use entry::Entry;
-use reader::{Reader, Side};
+use crate::pair::{Opened, Pair, Sides};
+use crate::pool::Pool;
+use content::{Reader, Reading};
 
-struct Verification<'p, 'a> {
-    source: Tree,
-    destination: Tree,
-    entries: u64,
-    ledger: &'p mut Ledger<'a>,
+/// How many entries a thread takes at once.
+const BATCH: usize = 64;
+
+/// What a comparison works with.
+pub struct Context<'a> {
+    pub what: What,
+    pub level: Level,
+    pub options: &'a Options,
+    pub keep: Keep<'a>,
+    pub limiter: &'a Limiter,
+    /// What the copy knows of what it did. None: both sides are read.
+    pub known: Option<&'a Manifest>,
 }
 
-struct Tree {
-    trail: Trail,
-    reader: Reader,
-    digest: Hasher,
+struct Comparison<'a> {
+    with: &'a Context<'a>,
+    pool: Pool<Item>,
+    opened: Opened<Own>,
+    entries: AtomicU64,
+    /// Bytes read from the destination.
+    read: AtomicU64,
+    /// Which inodes are each other's copies, by the source's and by the destination's.
+    pairs: Mutex<(HashMap<Id, Id>, HashMap<Id, Id>)>,
+    /// Of the source and of the destination.
+    digests: Mutex<(Digest, Digest)>,
 }
 
-/// A directory whose entries are being compared: the names of both sides.
-struct Frame {
-    source: (Names, usize),
-    destination: (Names, usize),
+type Directory = Arc<Pair<Own>>;
+
+struct Own {
+    /// A hash of its path.
+    path: [u8; 32],
+    known: Entries,
+}
+
+enum Item {
+    Enter(Directory, CString),
+    Names(Directory, Arc<Listing>),
+    Part(Arc<Reading>),
+}
+
+/// The names that both sides have, in the order of the destination's inodes.
+struct Listing {
+    names: Names,
+    next: AtomicUsize,
+}
+
+/// The sum of the hashes of all entries of one side: it does not depend on their order.
+#[derive(Clone, Copy, Default)]
+struct Digest([u64; 4]);
+
+impl Digest {
+    fn add(&mut self, entry: &blake3::Hash) {
+        for (sum, bytes) in self.0.iter_mut().zip(entry.as_bytes().chunks_exact(8)) {
+            let mut lane = [0; 8];
+            lane.copy_from_slice(bytes);
+            *sum = sum.wrapping_add(u64::from_le_bytes(lane));
+        }
+    }
+
+    fn shown(self) -> String {
+        let [a, b, c, d] = self.0;
+        format!("{a:016x}{b:016x}{c:016x}{d:016x}")
+    }
 }
 
 /// Compares the trees; each difference becomes an error of its path in the ledger.
 ///
 /// What the destination holds must have been synced: only then do its pages leave the cache when
 /// they are told to.
-pub fn verify(source: OwnedFd, destination: OwnedFd, ledger: &mut Ledger<'_>) -> Verified {
-    let mut verification = Verification {
-        source: Tree::new(source, Side::Source),
-        destination: Tree::new(destination, Side::Destination),
-        entries: 0,
-        ledger,
+pub fn verify(roots: Sides, with: &Context<'_>, progress: Progress<'_>) {
+    let ledger = with.keep.ledger;
+    let own = |meta: &Meta| Own::new([0; 32], with.known, meta);
+    let root = Meta::of(roots.source())
+        .map_err(Fault::source("look at it"))
+        .and_then(|meta| Pair::root(roots, own(&meta)));
+    let root = match root {
+        Ok(root) => root,
+        Err(fault) => return ledger.fault(b"", &fault),
     };
-    verification.walk();
-    Verified {
-        level: Level::Full,
-        entries: verification.entries,
-        bytes: verification.destination.reader.bytes,
-        source_digest: verification.source.digest.finalize().to_hex().to_string(),
-        destination_digest: verification
-            .destination
-            .digest
-            .finalize()
-            .to_hex()
-            .to_string(),
+    root.begin();
+    let comparison = Comparison {
+        with,
+        pool: Pool::new(Item::Names(Arc::clone(&root), Arc::new(Listing::empty()))),
+        opened: Opened::new(),
+        entries: AtomicU64::new(0),
+        read: AtomicU64::new(0),
+        pairs: Mutex::default(),
+        digests: Mutex::default(),
+    };
+    if let Err(fault) = comparison.root(&root) {
+        ledger.fault(b"", &fault);
     }
+    comparison.list(&root);
+    comparison.pool.run(
+        with.options.threads.get(),
+        || Reader::new(with.limiter),
+        |reader, item| comparison.work(reader, item),
+        &mut || ledger.tell(progress),
+    );
+    let (source, destination) = *lock(&comparison.digests);
+    ledger.verified(Verified {
+        level: with.level,
+        entries: comparison.entries.load(Ordering::Relaxed),
+        bytes: comparison.read.load(Ordering::Relaxed),
+        source_digest: source.shown(),
+        destination_digest: destination.shown(),
+    });
 }
 
-impl Tree {
-    fn new(root: OwnedFd, side: Side) -> Self {
-        Tree {
-            trail: Trail::new(root),
-            reader: Reader::new(side),
-            digest: Hasher::new(),
+impl Comparison<'_> {
+    fn work(&self, reader: &mut Reader<'_>, item: Item) {
+        match item {
+            Item::Enter(parent, name) => self.enter(&parent, &name),
+            Item::Names(directory, listing) => self.batch(&directory, &listing, reader),
+            Item::Part(reading) => self.part(&reading, reader),
         }
     }
 
-    /// Reads one entry and adds it to the digest of its side.
-    fn entry(&mut self, name: &CString, ledger: &mut Ledger<'_>) -> Result<Entry, Fault> {
-        let path = self.trail.path_of(name);
-        let entry = self
-            .reader
-            .read(&self.trail, name, &path, &mut |bytes| ledger.bytes(bytes))?;
-        entry.add_to(&mut self.digest, &path);
-        Ok(entry)
-    }
-}
-
-impl Verification<'_, '_> {
-    fn walk(&mut self) {
-        let mut stack = Vec::new();
-        match self.roots() {
-            Ok(frame) => stack.push(frame),
-            Err(fault) => self.ledger.fault(b"", &fault),
-        }
-        while let Some(frame) = stack.last_mut() {
-            let (source, destination) = (frame.source(), frame.destination());
-            let (name, order) = match (source, destination) {
-                (None, None) => {
-                    stack.pop();
-                    self.source.trail.leave();
-                    self.destination.trail.leave();
-                    continue;
-                }
-                (Some(name), None) => (name, Ordering::Less),
-                (None, Some(name)) => (name, Ordering::Greater),
-                (Some(source), Some(destination)) => match source.cmp(destination) {
-                    Ordering::Greater => (destination, Ordering::Greater),
-                    order => (source, order),
-                },
-            };
-            let name = name.to_owned();
-            frame.source.1 += usize::from(order.is_le());
-            frame.destination.1 += usize::from(order.is_ge());
-            self.ledger.entry();
-            let result = match order {
-                Ordering::Less => self.only_on_the_source(&name).map(|()| None),
-                Ordering::Greater => self.only_on_the_destination(&name).map(|()| None),
-                Ordering::Equal => self.both(&name),
-            };
-            match result {
-                Ok(deeper) => stack.extend(deeper),
-                Err(fault) => self.fault(&name, &fault),
-            }
-        }
-    }
-
-    fn roots(&mut self) -> Result<Frame, Fault> {
-        let source = self.source.reader.read_root(&self.source.trail)?;
-        let destination = self.destination.reader.read_root(&self.destination.trail)?;
-        source.add_to(&mut self.source.digest, b"");
-        destination.add_to(&mut self.destination.digest, b"");
-        self.entries += 1;
-        for difference in source.differences(&destination) {
-            self.ledger.error(b"", difference);
-        }
-        let mut frame = self.list()?;
-        let roots = (self.source.trail.root(), self.destination.trail.root());
-        leave_lost_and_found(
-            (roots.0, &mut frame.source.0),
-            (roots.1, &mut frame.destination.0),
-        );
-        Ok(frame)
-    }
-
-    /// Compares an entry that both sides have. A frame if it is a directory on both.
-    fn both(&mut self, name: &CString) -> Result<Option<Frame>, Fault> {
-        if self.is_mount_point_of_the_source(name)? {
-            return Ok(None);
-        }
-        let source = self.source.entry(name, self.ledger)?;
-        let destination = self.destination.entry(name, self.ledger)?;
-        self.entries += 1;
-        for difference in source.differences(&destination) {
-            self.ledger
-                .error(&self.source.trail.path_of(name), difference);
-        }
-        if (source.kind(), destination.kind()) != (Kind::Directory, Kind::Directory) {
-            return Ok(None);
-        }
-        self.source
-            .trail
-            .enter(name)
-            .map_err(Fault::source("open its directory"))?;
-        if let Err(errno) = self.destination.trail.enter(name) {
-            self.source.trail.leave();
-            return Err(Fault::destination("open its directory")(errno));
-        }
-        match self.list() {
-            Ok(frame) => Ok(Some(frame)),
+    fn enter(&self, parent: &Directory, name: &CStr) {
+        let entered = parent.enter(name, &self.opened, |meta, _| {
+            let mut path = Hasher::new();
+            path.update(&parent.own.path).update(name.to_bytes());
+            let path = *path.finalize().as_bytes();
+            Ok(Own::new(path, self.with.known, meta))
+        });
+        match entered {
+            Ok(directory) => self.list(&directory),
             Err(fault) => {
-                self.source.trail.leave();
-                self.destination.trail.leave();
-                Err(fault)
+                self.fault(parent, name, &fault);
+                self.done(parent);
             }
         }
     }
 
-    fn only_on_the_source(&mut self, name: &CString) -> Result<(), Fault> {
-        if !self.is_mount_point_of_the_source(name)? {
-            self.source.entry(name, self.ledger)?;
-            self.fault(name, &Fault::Refused("missing on the destination".into()));
+    /// Lists both sides. What only one of them has is named here, what both have goes on.
+    fn list(&self, directory: &Directory) {
+        match self.listing(directory) {
+            Ok(names) if !names.is_empty() => {
+                directory.begin();
+                let listing = Listing {
+                    names,
+                    next: AtomicUsize::new(0),
+                };
+                self.pool
+                    .push(Item::Names(Arc::clone(directory), Arc::new(listing)));
+            }
+            Ok(_) => {}
+            Err(fault) => self.ledger().fault(&directory.path(), &fault),
         }
-        Ok(())
+        self.done(directory);
     }
 
-    fn only_on_the_destination(&mut self, name: &CString) -> Result<(), Fault> {
-        self.destination.entry(name, self.ledger)?;
-        self.fault(
-            name,
-            &Fault::Refused("on the destination but not on the source".into()),
-        );
-        Ok(())
-    }
-
-    /// What is mounted in the source is another tree and was not copied.
-    fn is_mount_point_of_the_source(&self, name: &CString) -> Result<bool, Fault> {
-        self.source
-            .trail
-            .directory()
-            .and_then(|directory| Meta::at(directory, name))
-            .map(|meta| meta.mount_point)
-            .map_err(Fault::source("look at it"))
-    }
-
-    fn list(&self) -> Result<Frame, Fault> {
-        let list = |trail: &Trail| trail.directory().and_then(Names::read);
+    fn listing(&self, directory: &Directory) -> Result<Names, Fault> {
+        let sides = directory.sides(&self.opened)?;
         let doing = "read its directory";
-        Ok(Frame {
-            source: (list(&self.source.trail).map_err(Fault::source(doing))?, 0),
-            destination: (
-                list(&self.destination.trail).map_err(Fault::destination(doing))?,
-                0,
-            ),
-        })
+        let mut source = Names::read(sides.source()).map_err(Fault::source(doing))?;
+        let mut names = Names::read(sides.destination()).map_err(Fault::destination(doing))?;
+        if directory.parent().is_none() {
+            leave_lost_and_found(
+                (sides.source(), &mut source),
+                (sides.destination(), &mut names),
+            );
+        }
+        let exclude = &self.with.options.exclude;
+        if !exclude.is_empty() {
+            source.leave_out(|name| exclude.matches(&directory.path_of(name)));
+        }
+        for name in source.iter().filter(|name| !names.contains(name)) {
+            self.missing(directory, &sides, name);
+        }
+        names.leave_out(|name| {
+            let only_here = !source.contains(name);
+            if only_here {
+                let fault = match self.with.what {
+                    What::Warm => Fault::Changed("lost a name"),
+                    What::Final => {
+                        Fault::Refused("on the destination but not on the source".into())
+                    }
+                };
+                self.fault(directory, name, &fault);
+                if let Ok(meta) = Meta::at(sides.destination(), name) {
+                    let digest = self.digest(directory, name, &meta);
+                    lock(&self.digests).1.add(&digest);
+                }
+            }
+            only_here
+        });
+        names.sort_by_inode();
+        Ok(names)
     }
 
-    fn fault(&mut self, name: &CString, fault: &Fault) {
-        self.ledger.fault(&self.source.trail.path_of(name), fault);
+    /// In a warm pass an entry may have come after its directory was copied; one that the copy
+    /// left out is found by the final pass.
+    fn missing(&self, directory: &Directory, sides: &Sides, name: &CStr) {
+        let may_miss = Meta::at(sides.source(), name).is_ok_and(|meta| {
+            meta.mount_point || (meta.kind.is_special() && self.ledger().loses(Attribute::Specials))
+        });
+        if may_miss {
+            return;
+        }
+        let fault = match self.with.what {
+            What::Warm => Fault::Changed("got a new name"),
+            What::Final => Fault::Refused("missing on the destination".into()),
+        };
+        self.fault(directory, name, &fault);
+        if let Ok(meta) = Meta::at(sides.source(), name) {
+            lock(&self.digests)
+                .0
+                .add(&self.digest(directory, name, &meta));
+        }
+    }
+
+    /// What stands in the digest of its side for an entry that the other has not.
+    fn digest(&self, directory: &Directory, name: &CStr, meta: &Meta) -> blake3::Hash {
+        let path = &directory.own.path;
+        difference::digest(path, name, meta, &Seal::default(), &[], self.ledger())
+    }
+
+    fn done(&self, directory: &Directory) {
+        let mut directory = Arc::clone(directory);
+        while directory.end() {
+            let Some(parent) = directory.parent().cloned() else {
+                return;
+            };
+            if let Ok(sides) = directory.sides(&self.opened) {
+                parent.reopen_from(&sides, &self.opened);
+            }
+            directory = parent;
+        }
+    }
+
+    fn ledger(&self) -> &Ledger {
+        self.with.keep.ledger
+    }
+
+    fn fault(&self, directory: &Directory, name: &CStr, fault: &Fault) {
+        self.ledger().fault(&directory.path_of(name), fault);
     }
 }
 
-impl Frame {
-    fn source(&self) -> Option<&std::ffi::CStr> {
-        self.source.0.get(self.source.1)
+impl Own {
+    fn new(path: [u8; 32], known: Option<&Manifest>, source: &Meta) -> Self {
+        Own {
+            path,
+            known: known
+                .map(|known| known.entries(source.id.2))
+                .unwrap_or_default(),
+        }
     }
+}
 
-    fn destination(&self) -> Option<&std::ffi::CStr> {
-        self.destination.0.get(self.destination.1)
+impl Listing {
+    fn empty() -> Self {
+        Listing {
+            names: Names::default(),
+            next: AtomicUsize::new(0),
+        }
     }
+}
+
+fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

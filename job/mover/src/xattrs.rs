@@ -11,16 +11,19 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use pvmigrate_record::order::Attribute;
+
+use crate::attributes::Keep;
 use crate::fault::Fault;
 
-/// What is not an attribute of the inode but of where it is. The label of the mandatory access
-/// control: the kubelet labels a volume for the pod that mounts it. And what XFS shows root of its
-/// own way to store an ACL, which is read and written as `system.posix_acl_*` like everywhere.
-const LEFT_OUT: [&CStr; 3] = [
-    c"security.selinux",
-    c"trusted.SGI_ACL_FILE",
-    c"trusted.SGI_ACL_DEFAULT",
-];
+/// The label of the mandatory access control. It is not an attribute of the inode but of where it
+/// is: the kubelet labels a volume for the pod that mounts it.
+const SELINUX: &CStr = c"security.selinux";
+/// What XFS shows root of its own way to store an ACL, which is read and written as
+/// `system.posix_acl_*` like everywhere.
+const LEFT_OUT: [&CStr; 2] = [c"trusted.SGI_ACL_FILE", c"trusted.SGI_ACL_DEFAULT"];
+/// What is made in a directory inherits this ACL.
+pub const DEFAULT_ACL: &CStr = c"system.posix_acl_default";
 /// Set last, because a change of owner clears it.
 const CAPABILITY: &CStr = c"security.capability";
 /// What the kernel allows a value or a list of names to have, in bytes.
@@ -46,7 +49,7 @@ fn by_name(directory: BorrowedFd<'_>, name: &CStr) -> CString {
 }
 
 /// All extended attributes but those left out; none where the file system has no such thing.
-pub fn read(place: Place<'_>) -> Result<Xattrs, (String, Errno)> {
+pub fn read(place: Place<'_>, selinux: bool) -> Result<Xattrs, (String, Errno)> {
     let list = match list(place) {
         Err(Errno::OPNOTSUPP) => return Ok(Xattrs::new()),
         list => list.map_err(|errno| ("list its xattrs".to_owned(), errno))?,
@@ -56,7 +59,7 @@ pub fn read(place: Place<'_>) -> Result<Xattrs, (String, Errno)> {
         let Ok(name) = CStr::from_bytes_with_nul(name) else {
             continue;
         };
-        if LEFT_OUT.contains(&name) {
+        if LEFT_OUT.contains(&name) || (name == SELINUX && !selinux) {
             continue;
         }
         match get(place, name) {
@@ -71,17 +74,26 @@ pub fn read(place: Place<'_>) -> Result<Xattrs, (String, Errno)> {
     Ok(xattrs)
 }
 
-/// Gives the destination's inode exactly `wanted`, the capability last.
-pub fn write(place: Place<'_>, wanted: &Xattrs) -> Result<(), Fault> {
-    let found = read(place).map_err(|(doing, errno)| Fault::destination(doing)(errno))?;
+/// Gives the destination's inode exactly `wanted`, the capability last. `found` is what it has;
+/// none if it has to be looked up. Says whether an ACL was among what was set.
+pub fn write(
+    place: Place<'_>,
+    wanted: &Xattrs,
+    found: Option<Xattrs>,
+    keep: &Keep<'_>,
+) -> Result<bool, Fault> {
+    let found = match found {
+        Some(found) => found,
+        None => read(place, keep.common.selinux)
+            .map_err(|(doing, errno)| Fault::destination(doing)(errno))?,
+    };
     for name in found.keys().filter(|name| !wanted.contains_key(*name)) {
         match remove(place, name) {
             // An ACL that says no more than the mode does may be listed and yet not be there.
             Ok(()) | Err(Errno::NODATA) => {}
             Err(errno) => {
-                return Err(Fault::destination(format!("remove its {}", shown(name)))(
-                    errno,
-                ));
+                let fault = Fault::destination(format!("remove its {}", shown(name)))(errno);
+                keep.ledger.unless_lost(attribute(name), Err(fault))?;
             }
         }
     }
@@ -89,17 +101,40 @@ pub fn write(place: Place<'_>, wanted: &Xattrs) -> Result<(), Fault> {
         .iter()
         .filter(|(name, value)| found.get(*name) != Some(value))
         .partition(|(name, _)| name.as_c_str() == CAPABILITY);
+    let mut acl = false;
     for (name, value) in first.into_iter().chain(last) {
-        set(place, name, value).map_err(|errno| {
+        let set = set(place, name, value).map_err(|errno| {
             let doing = format!("set its {}", shown(name));
             match errno {
                 // ext4 says so of a value that it has no place for, on a volume with room enough.
                 Errno::NOSPC => Fault::Refused(format!("destination: cannot {doing}: {errno}")),
                 _ => Fault::destination(doing)(errno),
             }
-        })?;
+        });
+        acl |= attribute(name) == Attribute::Acls;
+        keep.ledger.unless_lost(attribute(name), set)?;
     }
-    Ok(())
+    Ok(acl)
+}
+
+/// Takes from a directory what new entries would inherit. Says whether there was any.
+pub fn remove_default_acl(directory: BorrowedFd<'_>) -> Result<bool, Fault> {
+    match fremovexattr(directory, DEFAULT_ACL) {
+        Ok(()) => Ok(true),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),
+        Err(errno) => Err(Fault::destination("remove its default ACL")(errno)),
+    }
+}
+
+/// What of an inode an extended attribute is.
+pub fn attribute(name: &CStr) -> Attribute {
+    if name == CAPABILITY {
+        Attribute::Capabilities
+    } else if name.to_bytes().starts_with(b"system.posix_acl_") {
+        Attribute::Acls
+    } else {
+        Attribute::Xattrs
+    }
 }
 
 pub fn shown(name: &CStr) -> String {

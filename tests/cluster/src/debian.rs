@@ -1,10 +1,12 @@
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
 
 use crate::command::{run, run_loud};
 
-const PACKAGES: [&str; 21] = [
+const PACKAGES: [&str; 24] = [
     "acl",
     "attr",
     "btrfs-progs",
@@ -22,8 +24,11 @@ const PACKAGES: [&str; 21] = [
     "kmod",
     "libc6-dev",
     "libcap2-bin",
+    "postgresql-15",
+    "rsync",
     "runc",
     "socat",
+    "sqlite3",
     "util-linux",
     "xfsprogs",
 ];
@@ -41,7 +46,11 @@ pub fn ensure() -> Result<()> {
     );
     println!("installing {}", missing.join(" "));
     run_loud(Command::new("apt-get").args(["-q", "update"]))?;
-    run_loud(
+    // Tests start servers of their own; the package would start one for the whole machine.
+    let no_server = Path::new("/etc/postgresql-common/createcluster.d/pvmigrate-testbed.conf");
+    fs::create_dir_all(no_server.parent().unwrap_or(no_server))?;
+    fs::write(no_server, "create_main_cluster = false\n")?;
+    let installed = run_loud(
         Command::new("apt-get")
             .args([
                 "-q",
@@ -53,7 +62,9 @@ pub fn ensure() -> Result<()> {
             ])
             .args(missing)
             .env("DEBIAN_FRONTEND", "noninteractive"),
-    )
+    );
+    fs::remove_file(no_server)?;
+    installed
 }
 
 fn missing() -> Result<Vec<&'static str>> {

@@ -13,6 +13,8 @@
 //! Everything that runs carries a mark in its environment, and everything that lies on disk or is
 //! mounted lies under one folder, so that [`down`] finds all of it, whatever died before.
 
+#![forbid(unsafe_code)]
+
 mod archive;
 mod bed;
 mod boot;

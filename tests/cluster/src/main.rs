@@ -1,5 +1,7 @@
 //! The test bed at the command line: `testbed up`, `testbed down`.
 
+#![forbid(unsafe_code)]
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 

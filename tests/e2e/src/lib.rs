@@ -13,6 +13,8 @@
 //! }
 //! ```
 
+#![forbid(unsafe_code)]
+
 mod cluster;
 mod commands;
 pub mod crash;

@@ -1,10 +1,11 @@
 //! The copy of a block volume: unit by unit, and nothing that is there already.
 
 use super::guess::Guess;
-use super::units::{Buffer, count, each, is_zero, span};
+use super::units::{count, each, span};
 use super::{How, Known, Pair, Take, Unit, at};
+use crate::chunks::{Buffer, is_zero};
 use crate::fault::Fault;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Teller};
 
 /// What became of a unit.
 struct Copied {
@@ -15,7 +16,12 @@ struct Copied {
 }
 
 impl Pair {
-    pub(super) fn copy(&self, how: &How<'_>, known: &mut Known, ledger: &mut Ledger<'_>) {
+    pub(super) fn copy(
+        &self,
+        how: &How<'_>,
+        known: &mut Known,
+        (ledger, teller): (&Ledger, &mut Teller<'_>),
+    ) {
         ledger.entry();
         let total = count(self.destination.size);
         known.units.resize(total, Unit::default());
@@ -29,10 +35,13 @@ impl Pair {
                 match result {
                     Ok(copied) => {
                         known.units[unit] = copied.now;
-                        ledger.totals().read += copied.read;
-                        ledger.totals().bytes += copied.written;
-                        ledger.totals().changed += u64::from(copied.changed);
+                        ledger.count(|totals| {
+                            totals.read += copied.read;
+                            totals.bytes += copied.written;
+                            totals.changed += u64::from(copied.changed);
+                        });
                         ledger.bytes(copied.read);
+                        teller.tell(ledger);
                     }
                     Err(fault) => {
                         known.units[unit] = Unit::default();

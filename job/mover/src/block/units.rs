@@ -5,36 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 
+use crate::chunks::Buffer;
+
 /// Large enough for a network volume to reach its throughput, small enough to be written for one
 /// changed byte.
 pub const UNIT: usize = 4 << 20;
-/// What every device accepts as the alignment of memory past the page cache.
-const ALIGNMENT: usize = 4096;
-const ZEROS: [u8; ALIGNMENT] = [0; ALIGNMENT];
-
-/// Memory for one unit, aligned as a device wants it.
-pub struct Buffer {
-    memory: Vec<u8>,
-    start: usize,
-}
-
-impl Buffer {
-    fn new() -> Self {
-        let memory = vec![0; UNIT + ALIGNMENT];
-        let start = memory.as_ptr().align_offset(ALIGNMENT);
-        Buffer { memory, start }
-    }
-
-    pub fn of(&mut self, length: usize) -> &mut [u8] {
-        &mut self.memory[self.start..self.start + length]
-    }
-}
-
-pub fn is_zero(data: &[u8]) -> bool {
-    data.chunks(ALIGNMENT)
-        .all(|part| *part == ZEROS[..part.len()])
-}
-
 /// Where a unit begins, and how long it is on a device of this size.
 pub fn span(unit: usize, size: u64) -> (u64, usize) {
     let offset = unit as u64 * UNIT as u64;
@@ -66,7 +41,7 @@ pub fn each<T: Send>(
         for _ in 0..threads.get() {
             let (say, next, work) = (say.clone(), &next, &work);
             scope.spawn(move || {
-                let mut buffers = [Buffer::new(), Buffer::new()];
+                let mut buffers = [Buffer::new(UNIT), Buffer::new(UNIT)];
                 while let Some(unit) = next() {
                     if say.send((unit, work(unit, &mut buffers))).is_err() {
                         return;
@@ -95,16 +70,6 @@ mod tests {
         assert_eq!(span(2, size), (2 * UNIT as u64, 512));
         assert_eq!(span(3, size).1, 0);
         assert_eq!(count(0), 0);
-    }
-
-    #[test]
-    fn a_buffer_is_aligned_and_one_byte_makes_it_no_longer_zero() {
-        let mut buffer = Buffer::new();
-        let data = buffer.of(UNIT - 1);
-        assert_eq!(data.as_ptr().align_offset(ALIGNMENT), 0);
-        assert!(is_zero(data));
-        data[UNIT - 2] = 1;
-        assert!(!is_zero(data));
     }
 
     #[test]

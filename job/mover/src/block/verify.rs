@@ -6,7 +6,7 @@ use pvmigrate_record::order::{Level, Verified};
 use super::units::{count, each, span};
 use super::{How, Known, Pair, at};
 use crate::fault::Fault;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Teller};
 
 /// What every level is told by: the same where both sides are equal.
 #[derive(Default)]
@@ -47,7 +47,7 @@ impl Pair {
         &self,
         how: &How<'_>,
         known: &mut Known,
-        ledger: &mut Ledger<'_>,
+        (ledger, teller): (&Ledger, &mut Teller<'_>),
     ) -> Verified {
         self.destination.drop_cache();
         let wanted: Vec<Option<Hash>> = known.units.iter().map(|unit| unit.hash).collect();
@@ -69,6 +69,7 @@ impl Pair {
                 let read = result.and_then(|(hash, length)| {
                     bytes += length;
                     ledger.bytes(length);
+                    teller.tell(ledger);
                     found[unit] = Some(hash);
                     if wanted[unit] != Some(hash) {
                         return Err(differs());
@@ -93,7 +94,11 @@ impl Pair {
     }
 
     /// Reads all of both sides.
-    pub(super) fn compare(&self, how: &How<'_>, ledger: &mut Ledger<'_>) -> Verified {
+    pub(super) fn compare(
+        &self,
+        how: &How<'_>,
+        (ledger, teller): (&Ledger, &mut Teller<'_>),
+    ) -> Verified {
         self.source.drop_cache();
         self.destination.drop_cache();
         let total = count(self.destination.size);
@@ -115,6 +120,7 @@ impl Pair {
                     Ok((here, there, length)) => {
                         bytes += length;
                         ledger.bytes(length);
+                        teller.tell(ledger);
                         found[unit] = Some((here, there));
                         if here != there {
                             ledger.fault(&at(unit), &differs());

@@ -1,214 +1,356 @@
-//! One entry of a pass, whatever its kind.
+//! Entries, a batch at a time.
 
 use std::ffi::CStr;
+use std::sync::Arc;
+use std::time::Instant;
 
+use pvmigrate_record::order::Attribute;
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{
-    AtFlags, Mode, OFlags, linkat, makedev, mkdirat, mknodat, openat, readlinkat, symlinkat,
-};
-use rustix::io::Errno;
+use rustix::fs::{Advice, Mode, OFlags, fadvise, makedev, mkdirat, mknodat, readlinkat, symlinkat};
 
-use super::{Pass, Step};
+use super::big::is_big;
+use super::{Directory, Item, Listing, Name, Pass};
 use crate::attributes;
+use crate::content::Copier;
+use crate::extra::Extra;
 use crate::fault::Fault;
-use crate::links::First;
+use crate::ledger::shown;
+use crate::links::Claim;
+use crate::manifest::Known;
 use crate::meta::{Id, Kind, Meta};
-use crate::remove::remove;
-use crate::trail::{open_parent, open_quietly};
-use crate::xattrs::{self, Place};
+use crate::pair::Sides;
+use crate::quiet::open_quietly;
+use crate::xattrs::Place;
 
 /// Nobody but the mover looks at what is half made.
 const WHILE_MAKING: Mode = Mode::RWXU;
 
-impl Pass<'_, '_> {
-    pub(super) fn entry(&mut self, name: &CStr) -> Result<Step, Fault> {
-        let from = self.from()?;
-        let to = self.to()?;
-        let meta = Meta::at(from, name).map_err(Fault::source("look at it"))?;
-        let mut found = Meta::find(to, name).map_err(Fault::destination("look at it"))?;
-        if meta.mount_point {
-            let path = crate::ledger::shown(&self.source.path_of(name));
-            self.ledger
-                .note(format!("{path} is a mount point and is not copied"));
-            return Ok(Step::Done);
+/// An entry that may have changed.
+pub(super) struct Entry<'a> {
+    pub(super) name: &'a CStr,
+    pub(super) meta: Meta,
+    /// What the destination has under its name.
+    pub(super) found: Option<Meta>,
+    /// What is known of that as its copy.
+    pub(super) known: Option<&'a Known>,
+    /// A file, open and being read ahead.
+    pub(super) file: Option<OwnedFd>,
+}
+
+impl Pass<'_> {
+    pub(super) fn batch(
+        &self,
+        directory: &Directory,
+        listing: &Arc<Listing>,
+        copier: &mut Copier<'_>,
+    ) {
+        if let Some(batch) = listing.take() {
+            if batch.end < listing.source.len() {
+                directory.begin();
+                let rest = Item::Names(Arc::clone(directory), Arc::clone(listing));
+                self.pool.push(rest);
+            }
+            match self.sides(directory) {
+                Ok(sides) => {
+                    let began = Instant::now();
+                    let mut changed = Vec::with_capacity(batch.len());
+                    for name in batch.filter_map(|index| listing.source.get(index)) {
+                        self.ledger().entry();
+                        match self.look(directory, &sides, listing, name) {
+                            Ok(entry) => changed.extend(entry),
+                            Err(fault) => self.fault(directory, name, &fault),
+                        }
+                    }
+                    self.ledger().looked(began.elapsed());
+                    for entry in changed {
+                        if self.ledger().must_stop() {
+                            break;
+                        }
+                        let name = entry.name;
+                        if let Err(fault) = self.entry(directory, &sides, entry, copier) {
+                            self.fault(directory, name, &fault);
+                        }
+                    }
+                }
+                Err(fault) => self.ledger().fault(&directory.path(), &fault),
+            }
         }
+        self.done(directory);
+    }
+
+    /// Looks at an entry. None if nothing is to be done now: it is unchanged, or not ours.
+    fn look<'n>(
+        &self,
+        directory: &'n Directory,
+        sides: &Sides,
+        listing: &'n Listing,
+        name: &'n CStr,
+    ) -> Result<Option<Entry<'n>>, Fault> {
+        let meta = Meta::at(sides.source(), name).map_err(Fault::source("look at it"))?;
+        if meta.mount_point {
+            let path = shown(&directory.path_of(name));
+            self.ledger()
+                .note(format!("{path} is a mount point and is not copied"));
+            return Ok(None);
+        }
+        let inode = listing.existing.inode_of(name);
+        let known = inode.and_then(|inode| directory.own.known.find(meta.id.2, inode));
+        // Names of one inode have to be told of each other, unchanged or not.
+        if let Some(known) = known
+            && meta.kind != Kind::Directory
+            && meta.nlink == 1
+            && self.is_unchanged(known, &meta)
+        {
+            self.count(meta.kind);
+            directory.own.remember(known.clone());
+            return Ok(None);
+        }
+        let found = match inode {
+            Some(_) => {
+                Meta::find(sides.destination(), name).map_err(Fault::destination("look at it"))?
+            }
+            None => None,
+        };
         if found.is_some_and(|found| found.mount_point) {
             return Err(Fault::Refused(
                 "a mount point on the destination is in the way".into(),
             ));
         }
-        if meta.nlink > 1
-            && meta.kind != Kind::Directory
-            && let Some(first) = self.links.first(&meta)
-        {
-            self.link(name, &meta, found.as_ref(), &first)?;
-            return Ok(Step::Done);
-        }
-        if found.is_some_and(|found| {
-            found.kind != meta.kind || self.links.belongs_to_another(&found, &meta)
-        }) {
-            remove(to, name)?;
-            found = None;
-        }
-        let made = match meta.kind {
-            Kind::Directory => {
-                if found.is_none() {
-                    mkdirat(to, name, WHILE_MAKING).map_err(Fault::destination("make it"))?;
-                }
-                return Ok(Step::Descend);
+        let mut file = None;
+        if meta.kind == Kind::Regular && meta.nlink == 1 {
+            let opened = open_quietly(sides.source(), name, OFlags::RDONLY)
+                .map_err(Fault::source("open it"))?;
+            if meta.size > 0 && !is_big(&meta) {
+                // Advice that is not taken costs time only.
+                let _ = fadvise(&opened, 0, None, Advice::WillNeed);
             }
-            Kind::Regular => self.file(name, &meta, found.as_ref())?,
-            Kind::Symlink => self.symlink(name, &meta, found.is_some())?,
-            _ => self.special(name, &meta, found.as_ref())?,
-        };
-        let names = found.map_or(1, |found| found.nlink);
-        self.links
-            .copied(&meta, made, names, self.source.path_of(name));
-        Ok(Step::Done)
+            file = Some(opened);
+        }
+        Ok(Some(Entry {
+            name,
+            meta,
+            found,
+            known,
+            file,
+        }))
     }
 
-    /// Gives an inode that was copied already one more name.
-    fn link(
-        &mut self,
-        name: &CStr,
-        meta: &Meta,
-        found: Option<&Meta>,
-        first: &First,
+    fn entry(
+        &self,
+        directory: &Directory,
+        sides: &Arc<Sides>,
+        mut entry: Entry<'_>,
+        copier: &mut Copier<'_>,
     ) -> Result<(), Fault> {
-        if found.is_none_or(|found| found.id != first.destination) {
-            let to = self.to()?;
-            remove(to, name)?;
-            let (parent, first_name) = open_parent(self.destination.root(), &first.path)
-                .map_err(Fault::destination("find its first name"))?;
-            let link = || linkat(&parent, first_name, to, name, AtFlags::empty());
-            if meta.immutable || meta.append_only {
-                // Such an inode gets no more names: for the moment it is neither.
-                let file = open_quietly(parent.as_fd(), first_name, OFlags::RDONLY)
-                    .map_err(Fault::destination("open its first name"))?;
-                attributes::unlock(Place::Open(file.as_fd()), meta)?;
-                link().map_err(Fault::destination("link it"))?;
-                attributes::lock(Place::Open(file.as_fd()), meta)?;
-            } else {
-                link().map_err(Fault::destination("link it"))?;
+        let has_links = entry.meta.nlink > 1 && entry.meta.kind != Kind::Directory;
+        if has_links && !self.claim(directory, sides, &entry)? {
+            return Ok(());
+        }
+        if let Some(found) = entry.found
+            && (found.kind != entry.meta.kind
+                || (found.nlink > 1
+                    && found.kind != Kind::Directory
+                    && !self.links.own(found.id, entry.meta.id)))
+        {
+            if let Err(fault) = directory.own.make_room(sides, entry.name) {
+                if has_links {
+                    self.fail_links(&entry.meta);
+                }
+                return Err(fault);
+            }
+            entry.found = None;
+            entry.known = None;
+        }
+        let (name, meta) = (entry.name, entry.meta);
+        if has_links
+            && let Some(known) = entry.known.filter(|known| self.is_unchanged(known, &meta))
+            && let Some(found) = entry.found
+        {
+            self.count(meta.kind);
+            directory.own.remember(known.clone());
+            self.link_waiting(directory, name, &meta, found.id, known);
+            return Ok(());
+        }
+        let made = match meta.kind {
+            Kind::Directory => return self.directory(directory, sides, &entry),
+            Kind::Regular => self.file(directory, sides, entry, copier),
+            Kind::Symlink => self.symlink(directory, sides, &entry).map(Some),
+            _ => self.special(directory, sides, &entry),
+        };
+        match made {
+            // The last part of a big file does the rest.
+            Ok(None) => Ok(()),
+            Ok(Some(known)) => {
+                self.made(directory, name, &meta, known);
+                Ok(())
+            }
+            Err(fault) => {
+                if has_links {
+                    self.fail_links(&meta);
+                }
+                Err(fault)
             }
         }
-        self.links.linked(meta);
-        self.ledger.totals().hard_links += 1;
+    }
+
+    /// An entry was copied: it is remembered, and its other names are linked to it.
+    pub(super) fn made(&self, directory: &Directory, name: &CStr, meta: &Meta, known: Known) {
+        self.count(meta.kind);
+        self.ledger().count(|totals| totals.changed += 1);
+        if meta.nlink > 1 {
+            let (major, minor, _) = directory.destination_id();
+            let copy: Id = (major, minor, known.copy);
+            self.links.own(copy, meta.id);
+            self.link_waiting(directory, name, meta, copy, &known);
+        }
+        directory.own.remember(known);
+    }
+
+    /// Whether this is the name under which an inode with several is copied. All others are
+    /// linked, now or by whoever copies it.
+    fn claim(
+        &self,
+        directory: &Directory,
+        sides: &Sides,
+        entry: &Entry<'_>,
+    ) -> Result<bool, Fault> {
+        let name = Name {
+            directory: Arc::clone(directory),
+            name: entry.name.to_owned(),
+        };
+        directory.begin();
+        match self.links.claim(&entry.meta, &name) {
+            Claim::Waits => return Ok(false),
+            Claim::First => {
+                directory.end();
+                return Ok(true);
+            }
+            Claim::Link(first) => {
+                directory.end();
+                self.link(directory, sides, entry.name, &entry.meta, &first)?;
+            }
+            Claim::Failed => {
+                directory.end();
+                return Err(Fault::OtherName);
+            }
+        }
+        Ok(false)
+    }
+
+    fn directory(
+        &self,
+        directory: &Directory,
+        sides: &Sides,
+        entry: &Entry<'_>,
+    ) -> Result<(), Fault> {
+        let fresh = entry.found.is_none();
+        if fresh {
+            directory.own.ready(sides)?;
+            mkdirat(sides.destination(), entry.name, WHILE_MAKING)
+                .map_err(Fault::destination("make it"))?;
+        }
+        directory.begin();
+        self.pool.push(Item::Enter {
+            parent: Arc::clone(directory),
+            name: entry.name.to_owned(),
+            fresh,
+        });
         Ok(())
     }
 
-    fn file(&mut self, name: &CStr, seen: &Meta, found: Option<&Meta>) -> Result<Id, Fault> {
-        let from = self.from()?;
-        let from = open_quietly(from, name, OFlags::RDONLY).map_err(Fault::source("open it"))?;
-        let meta = Meta::of(from.as_fd()).map_err(Fault::source("look at it"))?;
-        if meta.id != seen.id || meta.kind != Kind::Regular {
-            return Err(Fault::Changed("was replaced"));
-        }
-        let existing = match found {
-            Some(found) => self.existing_file(name, found)?,
-            None => None,
-        };
-        let (mut to, mut existing) = match existing {
-            Some(file) => (file, found),
-            None => (self.new_file(name)?, None),
-        };
-        let ledger = &mut *self.ledger;
-        let mut copied = self.copier.copy(
-            (from.as_fd(), &meta),
-            (to.as_fd(), existing),
-            &mut |bytes| ledger.bytes(bytes),
-        );
-        if existing.is_some() && copied.as_ref().is_err_and(cannot_punch) {
-            to = self.new_file(name)?;
-            existing = None;
-            let ledger = &mut *self.ledger;
-            copied = self.copier.copy(
-                (from.as_fd(), &meta),
-                (to.as_fd(), existing),
-                &mut |bytes| ledger.bytes(bytes),
-            );
-        }
-        self.ledger.totals().bytes += copied?;
-        let xattrs = xattrs::read(Place::Open(from.as_fd()))
-            .map_err(|(doing, errno)| Fault::source(doing)(errno))?;
-        attributes::apply(Place::Open(to.as_fd()), &meta, &xattrs)?;
-        let now = Meta::of(from.as_fd()).map_err(Fault::source("look at it"))?;
-        if now.differs_from(&meta) {
-            return Err(Fault::Changed("changed"));
-        }
-        self.ledger.totals().files += 1;
-        let made = Meta::of(to.as_fd()).map_err(Fault::destination("look at it"))?;
-        Ok(made.id)
-    }
-
-    /// Opens what is there, to be made equal in place; none if it has to be written anew.
-    fn existing_file(&self, name: &CStr, found: &Meta) -> Result<Option<OwnedFd>, Fault> {
-        let to = self.to()?;
-        if found.immutable || found.append_only {
-            let file =
-                open_quietly(to, name, OFlags::RDONLY).map_err(Fault::destination("open it"))?;
-            attributes::unlock(Place::Open(file.as_fd()), found)?;
-        }
-        match open_quietly(to, name, OFlags::RDWR) {
-            Err(Errno::ACCESS | Errno::PERM | Errno::TXTBSY) => Ok(None),
-            opened => opened.map(Some).map_err(Fault::destination("open it")),
-        }
-    }
-
-    fn new_file(&self, name: &CStr) -> Result<OwnedFd, Fault> {
-        let to = self.to()?;
-        remove(to, name)?;
-        let flags =
-            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        openat(to, name, flags, Mode::RUSR | Mode::WUSR).map_err(Fault::destination("make it"))
-    }
-
-    fn symlink(&mut self, name: &CStr, meta: &Meta, exists: bool) -> Result<Id, Fault> {
-        let from = self.from()?;
-        let target = readlinkat(from, name, Vec::new()).map_err(Fault::source("read it"))?;
-        let to = self.to()?;
-        let equal = exists
+    fn symlink(
+        &self,
+        directory: &Directory,
+        sides: &Sides,
+        entry: &Entry<'_>,
+    ) -> Result<Known, Fault> {
+        let (name, to) = (entry.name, sides.destination());
+        let target =
+            readlinkat(sides.source(), name, Vec::new()).map_err(Fault::source("read it"))?;
+        let equal = entry.found.is_some()
             && readlinkat(to, name, Vec::new()).map_err(Fault::destination("read it"))? == target;
         if !equal {
-            remove(to, name)?;
+            directory.own.make_room(sides, name)?;
             symlinkat(&target, to, name).map_err(Fault::destination("make it"))?;
         }
-        let made = self.attributes_by_name(name, meta)?;
-        self.ledger.totals().symlinks += 1;
-        Ok(made)
+        self.by_name(sides, entry, !equal, target.into_bytes())
     }
 
-    fn special(&mut self, name: &CStr, meta: &Meta, found: Option<&Meta>) -> Result<Id, Fault> {
-        let to = self.to()?;
-        if found.is_none_or(|found| found.rdev != meta.rdev) {
-            remove(to, name)?;
+    /// None if it is let go.
+    fn special(
+        &self,
+        directory: &Directory,
+        sides: &Sides,
+        entry: &Entry<'_>,
+    ) -> Result<Option<Known>, Fault> {
+        let (name, meta) = (entry.name, &entry.meta);
+        let fresh = entry.found.is_none_or(|found| found.rdev != meta.rdev);
+        if fresh {
+            directory.own.make_room(sides, name)?;
             let device = makedev(meta.rdev.0, meta.rdev.1);
-            let mode = Mode::RUSR | Mode::WUSR;
-            mknodat(to, name, meta.kind.file_type(), mode, device)
-                .map_err(Fault::destination("make it"))?;
+            let permissions = Mode::RUSR | Mode::WUSR;
+            let made = mknodat(
+                sides.destination(),
+                name,
+                meta.kind.file_type(),
+                permissions,
+                device,
+            )
+            .map_err(Fault::destination("make it"));
+            if made.is_err() {
+                self.ledger().unless_lost(Attribute::Specials, made)?;
+                return Ok(None);
+            }
         }
-        let made = self.attributes_by_name(name, meta)?;
-        self.ledger.totals().specials += 1;
-        Ok(made)
+        self.by_name(sides, entry, fresh, Vec::new()).map(Some)
     }
 
-    fn attributes_by_name(&self, name: &CStr, meta: &Meta) -> Result<Id, Fault> {
-        let from = self.from()?;
-        let to = self.to()?;
-        let xattrs = xattrs::read(Place::Named(from, name))
+    fn by_name(
+        &self,
+        sides: &Sides,
+        entry: &Entry<'_>,
+        fresh: bool,
+        target: Vec<u8>,
+    ) -> Result<Known, Fault> {
+        let (name, meta, keep) = (entry.name, &entry.meta, &self.with.keep);
+        let place = Place::Named(sides.source(), name);
+        let mut extra = Extra::read(place, &keep.source, keep.common)
             .map_err(|(doing, errno)| Fault::source(doing)(errno))?;
-        attributes::apply(Place::Named(to, name), meta, &xattrs)?;
-        let made = Meta::at(to, name).map_err(Fault::destination("look at it"))?;
-        Ok(made.id)
+        let place = Place::Named(sides.destination(), name);
+        let made = attributes::apply(place, meta, &extra, fresh, keep)?;
+        extra.target = target;
+        let settled = self.with.trust.settles(meta.ctime.in_nanoseconds());
+        Ok(Known::new(
+            meta,
+            made.id.2,
+            extra.seal(),
+            Vec::new(),
+            settled,
+        ))
+    }
+
+    pub(super) fn count(&self, kind: Kind) {
+        self.ledger().count(|totals| match kind {
+            Kind::Regular => totals.files += 1,
+            // Counted when it is finished.
+            Kind::Directory => {}
+            Kind::Symlink => totals.symlinks += 1,
+            _ => totals.specials += 1,
+        });
     }
 }
 
-fn cannot_punch(fault: &Fault) -> bool {
-    matches!(
-        fault,
-        Fault::Destination {
-            errno: Errno::OPNOTSUPP,
-            ..
-        }
-    )
+/// The file of an entry, and whether it still is the one that was looked at.
+pub(super) fn opened(sides: &Sides, entry: &mut Entry<'_>) -> Result<OwnedFd, Fault> {
+    let file = match entry.file.take() {
+        Some(file) => file,
+        None => open_quietly(sides.source(), entry.name, OFlags::RDONLY)
+            .map_err(Fault::source("open it"))?,
+    };
+    let meta = Meta::of(file.as_fd()).map_err(Fault::source("look at it"))?;
+    if meta.id != entry.meta.id || meta.kind != Kind::Regular {
+        return Err(Fault::Changed("was replaced"));
+    }
+    entry.meta = meta;
+    Ok(file)
 }

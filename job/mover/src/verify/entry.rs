@@ -1,148 +1,256 @@
-//! What verification knows of one entry of one side, and how two sides differ.
+//! One entry that both sides have.
 
-use blake3::{Hash, Hasher};
+use std::ffi::CStr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use pvmigrate_record::order::{Level, What};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, OFlags, Timestamps, readlinkat, utimensat};
+
+use super::content::Reader;
+use super::{BATCH, Comparison, Directory, Item, Listing};
+use crate::extra::{Extra, Seal};
+use crate::fault::Fault;
+use crate::filesystem::FileSystem;
+use crate::manifest::{Known, ROOT};
 use crate::meta::{Kind, Meta};
-use crate::xattrs::{self, Xattrs};
+use crate::pair::Sides;
+use crate::quiet::open_quietly;
+use crate::verify::difference;
+use crate::xattrs::Place;
 
-/// How much more data than the source a file of the destination may have before it counts as
-/// filled in, in bytes: per stretch of data, because file systems round in different steps.
-const SLACK: u64 = 64 * 1024;
-/// The same for all that is allocated, which a file system may do ahead of need.
-const ALLOCATED_SLACK: u64 = 1024 * 1024;
-
-pub struct Entry {
-    pub meta: Meta,
-    pub xattrs: Xattrs,
-    /// Of a symlink.
-    pub target: Vec<u8>,
-    /// Of another name of an inode that was read before: a hash of its first path.
-    pub link_to: Option<Hash>,
-    pub content: Option<Content>,
+/// An entry as both sides show it.
+pub(super) struct Both {
+    pub(super) source: Meta,
+    pub(super) destination: Meta,
+    /// What both sides have besides content, as hashes.
+    pub(super) seals: (Seal, Seal),
+    /// What the copy knows of it.
+    pub(super) known: Option<Known>,
 }
 
-pub struct Content {
-    pub hash: Hash,
-    /// Bytes that are data and not holes, and how many stretches they are in.
-    pub data: u64,
-    pub stretches: u64,
-}
-
-impl Entry {
-    pub fn kind(&self) -> Kind {
-        self.meta.kind
-    }
-
-    /// Adds path, metadata and content, each of a length that cannot be mistaken.
-    pub fn add_to(&self, digest: &mut Hasher, path: &[u8]) {
-        let mut add = |bytes: &[u8]| {
-            digest.update(&(bytes.len() as u64).to_le_bytes());
-            digest.update(bytes);
-        };
-        let meta = &self.meta;
-        add(path);
-        add(meta.kind.name().as_bytes());
-        for number in [meta.mode, meta.uid, meta.gid, meta.rdev.0, meta.rdev.1] {
-            add(&number.to_le_bytes());
-        }
-        add(&self.size().to_le_bytes());
-        add(&meta.mtime.seconds.to_le_bytes());
-        add(&meta.mtime.nanoseconds.to_le_bytes());
-        add(&[u8::from(meta.immutable), u8::from(meta.append_only)]);
-        add(&self.target);
-        add(&(self.xattrs.len() as u64).to_le_bytes());
-        for (name, value) in &self.xattrs {
-            add(name.to_bytes());
-            add(value);
-        }
-        add(self.link_to.as_ref().map_or(&[], |first| first.as_bytes()));
-        add(self
-            .content
-            .as_ref()
-            .map_or(&[], |content| content.hash.as_bytes()));
-    }
-
-    /// What the destination has otherwise, one sentence each.
-    pub fn differences(&self, destination: &Entry) -> Vec<String> {
-        let (a, b) = (&self.meta, &destination.meta);
-        if a.kind != b.kind {
-            return vec![format!(
-                "{} on the source, {} on the destination",
-                a.kind.name(),
-                b.kind.name()
-            )];
-        }
-        let mut found = Vec::new();
-        let mut compare = |what: &str, source: String, destination: String| {
-            if source != destination {
-                found.push(format!(
-                    "{what} is {source} on the source, {destination} on the destination"
-                ));
+impl Comparison<'_> {
+    pub(super) fn batch(
+        &self,
+        directory: &Directory,
+        listing: &Arc<Listing>,
+        reader: &mut Reader<'_>,
+    ) {
+        let start = listing.next.fetch_add(BATCH, Ordering::Relaxed);
+        let end = (start + BATCH).min(listing.names.len());
+        if start < end {
+            if end < listing.names.len() {
+                directory.begin();
+                let rest = Item::Names(Arc::clone(directory), Arc::clone(listing));
+                self.pool.push(rest);
             }
-        };
-        compare("mode", format!("{:o}", a.mode), format!("{:o}", b.mode));
-        compare(
-            "owner",
-            format!("{}:{}", a.uid, a.gid),
-            format!("{}:{}", b.uid, b.gid),
-        );
-        compare(
-            "size",
-            self.size().to_string(),
-            destination.size().to_string(),
-        );
-        compare("time of modification", time(a), time(b));
-        compare("device", format!("{:?}", a.rdev), format!("{:?}", b.rdev));
-        compare(
-            "immutable",
-            a.immutable.to_string(),
-            b.immutable.to_string(),
-        );
-        compare(
-            "append-only",
-            a.append_only.to_string(),
-            b.append_only.to_string(),
-        );
-        if self.target != destination.target {
-            found.push("it points elsewhere".into());
+            match directory.sides(&self.opened) {
+                Ok(sides) => {
+                    for name in (start..end).filter_map(|index| listing.names.get(index)) {
+                        self.ledger().entry();
+                        if let Err(fault) = self.entry(directory, &sides, name, reader) {
+                            self.fault(directory, name, &fault);
+                        }
+                    }
+                }
+                Err(fault) => self.ledger().fault(&directory.path(), &fault),
+            }
         }
-        if self.link_to != destination.link_to {
+        self.done(directory);
+    }
+
+    /// The roots have no names.
+    pub(super) fn root(&self, directory: &Directory) -> Result<(), Fault> {
+        let sides = directory.sides(&self.opened)?;
+        let known = self
+            .with
+            .known
+            .map(|known| known.entries(ROOT))
+            .unwrap_or_default();
+        let source = Meta::of(sides.source()).map_err(Fault::source("look at it"))?;
+        let destination =
+            Meta::of(sides.destination()).map_err(Fault::destination("look at it"))?;
+        let known = known.find(source.id.2, destination.id.2);
+        self.still_as_copied(&source, known)?;
+        let mut both = Both {
+            source,
+            destination,
+            seals: Default::default(),
+            known: known.cloned(),
+        };
+        self.metadata(directory, c"", &mut both, &sides)?;
+        self.conclude(directory, c"", &both, (&[], &[]));
+        Ok(())
+    }
+
+    fn entry(
+        &self,
+        directory: &Directory,
+        sides: &Sides,
+        name: &CStr,
+        reader: &mut Reader<'_>,
+    ) -> Result<(), Fault> {
+        let source = Meta::at(sides.source(), name).map_err(Fault::source("look at it"))?;
+        if source.mount_point {
+            return Ok(());
+        }
+        let destination =
+            Meta::at(sides.destination(), name).map_err(Fault::destination("look at it"))?;
+        if destination.mount_point {
+            return Err(Fault::Refused("a mount point, not looked into".into()));
+        }
+        let known = directory.own.known.find(source.id.2, destination.id.2);
+        self.still_as_copied(&source, known)?;
+        let mut both = Both {
+            source,
+            destination,
+            seals: Default::default(),
+            known: known.cloned(),
+        };
+        if source.kind != destination.kind {
+            let kinds = (source.kind.name(), destination.kind.name());
+            return Err(Fault::Refused(format!(
+                "{} on the source, {} on the destination",
+                kinds.0, kinds.1
+            )));
+        }
+        if source.kind == Kind::Directory {
+            directory.begin();
+            let enter = Item::Enter(Arc::clone(directory), name.to_owned());
+            self.pool.push(enter);
+        }
+        self.metadata(directory, name, &mut both, sides)?;
+        if let Some(known) = known {
+            known.set_compared(&destination);
+        }
+        if source.kind == Kind::Regular && self.with.level >= Level::Written {
+            self.content(directory, sides, name, both, reader)
+        } else {
+            self.conclude(directory, name, &both, (&[], &[]));
+            Ok(())
+        }
+    }
+
+    /// What changed since it was copied cannot be compared: in a warm pass the next one does it.
+    fn still_as_copied(&self, source: &Meta, known: Option<&Known>) -> Result<(), Fault> {
+        let is_expected = self.with.known.is_some();
+        match (known, self.with.what) {
+            (Some(known), _) if !known.looks_like(source) => Err(Fault::Changed("changed")),
+            (None, What::Warm) if is_expected => Err(Fault::Changed("changed")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Compares everything but content. Differences are errors of their own.
+    fn metadata(
+        &self,
+        directory: &Directory,
+        name: &CStr,
+        both: &mut Both,
+        sides: &Sides,
+    ) -> Result<(), Fault> {
+        let (source, destination) = (both.source, both.destination);
+        let mut found = difference::of_metas(&source, &destination, self.ledger());
+        if !self.is_its_copy(&source, &destination) {
             found.push("its hard links are others".into());
         }
-        for name in self.xattrs.keys().chain(
-            destination
-                .xattrs
-                .keys()
-                .filter(|name| !self.xattrs.contains_key(*name)),
-        ) {
-            if self.xattrs.get(name) != destination.xattrs.get(name) {
-                found.push(format!("{} differs", xattrs::shown(name)));
+        both.seals = match &both.known {
+            Some(known) if known.was_compared(&destination) => (known.seal, known.seal),
+            known => {
+                let to = self.extra(sides.destination(), name, &destination, false)?;
+                let from = match known {
+                    Some(known) if known.seal == to.seal() => None,
+                    _ => Some(self.extra(sides.source(), name, &source, true)?),
+                };
+                let expected = from.as_ref().map_or_else(|| to.seal(), Extra::seal);
+                if let Some(from) = &from {
+                    found.extend(difference::of_extras(from, &to, self.ledger()));
+                }
+                if found.is_empty() {
+                    // Nothing that must be kept differs.
+                    (expected, expected)
+                } else {
+                    (expected, to.seal())
+                }
             }
+        };
+        for difference in found {
+            self.ledger().error(&directory.path_of(name), difference);
         }
-        if let (Some(x), Some(y)) = (&self.content, &destination.content) {
-            if x.hash != y.hash {
-                found.push("content differs".into());
-            }
-            // Reserved space counts as data once it was read: XFS says so of what is in the cache.
-            let data = x.data.max(a.allocated) + SLACK * (x.stretches + 1);
-            let allocated = 2 * a.allocated.max(x.data) + ALLOCATED_SLACK;
-            if y.data > data || b.allocated > allocated {
-                found.push("holes are filled in".into());
-            }
-        }
-        found
+        Ok(())
     }
 
-    /// A directory's size is the file system's own matter.
-    fn size(&self) -> u64 {
-        if self.meta.kind == Kind::Directory {
-            0
+    /// Reads what an inode has besides content. An empty name stands for the directory itself.
+    fn extra(
+        &self,
+        side: BorrowedFd<'_>,
+        name: &CStr,
+        meta: &Meta,
+        is_source: bool,
+    ) -> Result<Extra, Fault> {
+        let fault = |doing: String| {
+            move |errno| {
+                if is_source {
+                    Fault::source(doing)(errno)
+                } else {
+                    Fault::destination(doing)(errno)
+                }
+            }
+        };
+        let keep = &self.with.keep;
+        let on: &FileSystem = if is_source {
+            &keep.source
         } else {
-            self.meta.size
+            &keep.destination
+        };
+        let file: Option<OwnedFd> = match meta.kind {
+            _ if name.is_empty() => None,
+            Kind::Regular | Kind::Directory => {
+                Some(open_quietly(side, name, OFlags::RDONLY).map_err(fault("open it".into()))?)
+            }
+            _ => None,
+        };
+        let place = match &file {
+            Some(file) => Place::Open(file.as_fd()),
+            None if name.is_empty() => Place::Open(side),
+            None => Place::Named(side, name),
+        };
+        let mut extra =
+            Extra::read(place, on, keep.common).map_err(|(doing, errno)| fault(doing)(errno))?;
+        if meta.kind == Kind::Symlink {
+            extra.target = readlinkat(side, name, Vec::new())
+                .map_err(fault("read it".into()))?
+                .into_bytes();
+            if !is_source {
+                restore_access_time(side, name, meta);
+            }
         }
+        Ok(extra)
+    }
+
+    /// Whether an inode with several names has one copy, with just those names.
+    fn is_its_copy(&self, source: &Meta, destination: &Meta) -> bool {
+        if source.kind == Kind::Directory || (source.nlink == 1 && destination.nlink == 1) {
+            return true;
+        }
+        let mut pairs = super::lock(&self.pairs);
+        let (copies, sources) = &mut *pairs;
+        let copy = *copies.entry(source.id).or_insert(destination.id);
+        let of = *sources.entry(destination.id).or_insert(source.id);
+        (copy, of) == (destination.id, source.id)
     }
 }
 
-fn time(meta: &Meta) -> String {
-    format!("{}.{:09}", meta.mtime.seconds, meta.mtime.nanoseconds)
+/// There is no way to read a symlink without touching its access time.
+fn restore_access_time(directory: BorrowedFd<'_>, name: &CStr, before: &Meta) {
+    if Meta::at(directory, name).is_ok_and(|now| now.atime != before.atime) {
+        let times = Timestamps {
+            last_access: before.atime.into(),
+            last_modification: before.mtime.into(),
+        };
+        // A comparison by hand may have no right to write; it then changes no more than any
+        // reader does.
+        let _ = utimensat(directory, name, &times, AtFlags::SYMLINK_NOFOLLOW);
+    }
 }

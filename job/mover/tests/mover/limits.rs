@@ -1,7 +1,5 @@
 //! What is too long, too deep, too full, or not possible.
 
-use std::process::Command;
-
 use pvmigrate_record::order::PassReport;
 
 use crate::volume::{Kind, Volume, shell};
@@ -53,21 +51,6 @@ fn a_tree_deeper_than_the_limit_of_open_files_is_copied() {
     assert!(shell(&destination.view, LIST) == shell(&source.view, LIST));
     source.run("rm -r d");
     assert_eq!(copy(&source, &destination).totals.deleted, 900);
-}
-
-#[test]
-fn a_full_destination_is_an_error_with_the_path_and_the_reason() {
-    for kind in [Kind::Tmpfs, Kind::Ext4] {
-        let (source, destination) = (Volume::new(Kind::Ext4), Volume::with_size(kind, "2M"));
-        source
-            .run("printf x > a-small; head -c 8000000 /dev/urandom > b-large; printf y > c-small");
-        let report = pass(&source.view, &destination.path);
-        assert!(!report.ok, "{kind:?}");
-        assert_eq!(report.verified, None);
-        let reason = reasons(&report, "b-large");
-        assert!(reason.contains("No space left on device"), "{reason}");
-        assert_eq!(destination.run("cat a-small"), "x");
-    }
 }
 
 #[test]
@@ -124,36 +107,14 @@ fn a_write_that_is_lost_on_its_way_to_the_storage_is_an_error() {
 }
 
 #[test]
-fn what_the_destination_cannot_hold_is_an_error_with_its_path() {
-    let (source, destination) = (Volume::new(Kind::Xfs), Volume::new(Kind::Ext4));
-    source.run(
-        "printf x > a; setfattr -n user.large -v \"$(head -c 30000 /dev/zero | tr '\\0' v)\" a; printf y > b",
-    );
-    let report = pass(&source.view, &destination.path);
-    assert!(!report.ok);
-    let reason = reasons(&report, "a");
-    assert!(reason.contains("user.large"), "{reason}");
-    assert_eq!(destination.run("cat b"), "y", "the rest is copied");
-}
-
-#[test]
-fn a_time_that_the_destination_rounds_is_an_error_with_its_path() {
-    let source = Volume::new(Kind::Xfs);
-    let destination = Volume::with_options(Kind::Ext4, "64M", "-I 128");
-    source.run("printf x > a; touch -d '2001-01-01 00:00:00.5' a");
-    let report = pass(&source.view, &destination.path);
-    assert!(!report.ok);
-    assert!(reasons(&report, "a").contains("does not keep its time"));
-}
-
-#[test]
 fn a_read_only_destination_is_an_error_and_ends_the_pass() {
     let (source, destination) = (Volume::new(Kind::Tmpfs), Volume::new(Kind::Tmpfs));
     source.run("for i in $(seq 50); do : > $i; done");
     let report = pass(&source.view, &destination.view);
     assert!(!report.ok);
-    assert_eq!(report.error_count, 1);
-    assert!(reasons(&report, "1").contains("Read-only file system"));
+    // It does not go on to find the same of all that is left.
+    assert!(report.error_count <= 8, "{report:#?}");
+    assert!(report.errors[0].reason.contains("Read-only file system"));
 }
 
 #[test]
@@ -194,25 +155,4 @@ fn the_capabilities_of_a_mover_pod_are_enough() {
     source.run("find . -exec setfattr -h -x trusted.special {} ';' 2> /dev/null");
     source.run("setfattr -x trusted.bytes attributed; setfattr -x trusted.t dir");
     assert_ok(&verify(&source.view, &destination.path));
-}
-
-#[test]
-fn exit_codes_tell_ok_from_not_ok_from_wrong_usage() {
-    let (source, destination) = (Volume::new(Kind::Tmpfs), Volume::new(Kind::Tmpfs));
-    source.run("printf x > f");
-    let run = |arguments: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_pvmigrate-mover"))
-            .args(arguments)
-            .args([&source.path, &destination.path])
-            .output()
-            .unwrap();
-        (output.status.code(), output.stdout)
-    };
-    assert_eq!(run(&["verify"]).0, Some(1));
-    let (code, stdout) = run(&["copy", "--verify=none"]);
-    assert_eq!(code, Some(0));
-    let report: PassReport = serde_json::from_slice(&stdout).unwrap();
-    assert_eq!((report.verified, report.totals.files), (None, 1));
-    assert_eq!(run(&["verify"]).0, Some(0));
-    assert_eq!(run(&["move"]).0, Some(2));
 }

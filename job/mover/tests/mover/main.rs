@@ -1,17 +1,32 @@
-//! The engine and its program on real file systems: they need root, mkfs.ext4, mkfs.xfs, and the
-//! tools of acl, attr, e2fsprogs and libcap.
+//! The engine and its program on real file systems: they need root, the tools of ext4, XFS, btrfs,
+//! ACLs, attributes and capabilities, SQLite and PostgreSQL.
 
+mod background;
+mod below;
+mod block;
 mod block_volumes;
+mod change;
+mod cli;
+mod databases;
 mod exact;
+mod excluding;
+mod full;
+mod keeping;
+mod killed;
 mod limits;
 mod observe;
+mod property;
 mod repair;
 mod serving;
+mod silent;
 mod torture;
 mod verification;
 mod volume;
 
 use std::path::Path;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use pvmigrate_mover::{Mover, Options};
 use pvmigrate_record::order::{Level, PassReport, What};
@@ -38,6 +53,28 @@ fn verify(source: &Path, destination: &Path) -> PassReport {
     pvmigrate_mover::verify(source, destination, &Options::default(), &mut |_, _| {})
 }
 
+/// What the program says of source and destination, and its exit code. `before` it stands a program
+/// that starts it, if any.
+#[track_caller]
+fn program(
+    before: &[&str],
+    verb: &str,
+    options: &[&str],
+    (source, destination): (&Path, &Path),
+) -> (i32, PassReport) {
+    let mut words = before.to_vec();
+    words.extend([env!("CARGO_BIN_EXE_pvmigrate-mover"), verb]);
+    words.extend(options);
+    let output = Command::new(words[0])
+        .args(&words[1..])
+        .args([source, destination])
+        .output()
+        .unwrap();
+    let report = serde_json::from_slice(&output.stdout);
+    let report = report.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    (output.status.code().unwrap(), report)
+}
+
 #[track_caller]
 fn assert_ok(report: &PassReport) {
     assert!(report.ok, "{report:#?}");
@@ -58,4 +95,17 @@ fn reasons(report: &PassReport, path: &str) -> String {
         .collect();
     assert!(!found.is_empty(), "{path} is not named: {report:#?}");
     found.join("; ")
+}
+
+/// Looks every millisecond until it is so.
+#[track_caller]
+fn eventually(what: &str, mut so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !so() {
+        assert!(
+            started.elapsed() < Duration::from_secs(60),
+            "not within a minute: {what}"
+        );
+        sleep(Duration::from_millis(1));
+    }
 }

@@ -43,7 +43,7 @@ pub fn observe(root: &Path) -> Observation {
     }
     for (tool, arguments) in [
         ("stat", &["-c", "%n|device %t:%T"][..]),
-        ("lsattr", &["-d"][..]),
+        ("lsattr", &["-p", "-d"][..]),
     ] {
         let kinds = if tool == "stat" { "b,c" } else { "f,d" };
         let mut all = vec!["-type", kinds, "-exec", tool];
@@ -54,15 +54,18 @@ pub fn observe(root: &Path) -> Observation {
             if tool == "stat" {
                 let (name, device) = line.split_once('|').unwrap();
                 add(&mut seen, strip(name), device.to_owned());
-            } else if let Some((flags, name)) = line.split_once(' ')
-                && seen.contains_key(strip(name.trim_start()))
+            } else if let Some((project, rest)) = line.trim_start().split_once(' ')
+                && let Some((flags, name)) = rest.split_once(' ')
             {
-                let flags: String = flags.chars().filter(|c| "ia".contains(*c)).collect();
-                add(
-                    &mut seen,
-                    strip(name.trim_start()),
-                    format!("flags {flags}"),
-                );
+                // The rest is how a file system stores it, and no application's choice.
+                let flags: String = flags.chars().filter(|c| "iaAdSDC".contains(*c)).collect();
+                for (what, value, none) in
+                    [("flags", flags.as_str(), ""), ("project", project, "0")]
+                {
+                    if value != none {
+                        add(&mut seen, strip(name), format!("{what} {value}"));
+                    }
+                }
             }
         }
     }
@@ -71,9 +74,11 @@ pub fn observe(root: &Path) -> Observation {
         "find",
         &prune(&["-type", "f", "-exec", "sha256sum", "-z", "{}", "+"]),
     );
-    for sum in split(&sums, 0) {
-        let (sum, name) = sum.split_once("  ").unwrap();
-        add(&mut seen, strip(name), format!("content {sum}"));
+    for line in split(&sums, 0) {
+        // Without files there is one empty line.
+        if let Some((sum, name)) = line.split_once("  ") {
+            add(&mut seen, strip(name), format!("content {sum}"));
+        }
     }
     xattrs(root, &mut seen);
     seen
@@ -116,6 +121,29 @@ pub fn data(path: &Path) -> Vec<(u64, u64)> {
         found.push((start, at));
     }
     found
+}
+
+/// The files that have much more allocated than their namesakes on the left, or much less.
+pub fn allocated_otherwise(left: &Path, right: &Path) -> Vec<String> {
+    /// What file systems round and prepare differently, in bytes.
+    const SLACK: u64 = 256 * 1024;
+    let sizes = |root| -> BTreeMap<String, u64> {
+        let listing = run(
+            root,
+            "find",
+            &prune(&["-type", "f", "-printf", r"%P\0%b\0"]),
+        );
+        split(&listing, 0)
+            .chunks_exact(2)
+            .map(|file| (file[0].clone(), file[1].parse::<u64>().unwrap() * 512))
+            .collect()
+    };
+    let right = sizes(right);
+    sizes(left)
+        .into_iter()
+        .filter(|(path, left)| right[path].abs_diff(*left) > SLACK + left / 8)
+        .map(|(path, left)| format!("{path}: {left} bytes left, {} right", right[&path]))
+        .collect()
 }
 
 fn xattrs(root: &Path, seen: &mut Observation) {
@@ -191,7 +219,7 @@ fn run(root: &Path, program: &str, arguments: &[&str]) -> Vec<u8> {
         .unwrap();
     let complaint = String::from_utf8_lossy(&stderr);
     // lsattr says so of file systems without flags.
-    let harmless = complaint.contains("While reading flags");
+    let harmless = complaint.contains("While reading ");
     assert!(status.success() || harmless, "{program}: {complaint}");
     stdout
 }

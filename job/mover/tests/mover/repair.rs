@@ -1,5 +1,9 @@
 //! Whatever the destination holds, a pass makes it equal.
 
+use pvmigrate_mover::{Mover, Options};
+use pvmigrate_record::order::What;
+
+use crate::background::Background;
 use crate::observe::{data, differences, observe};
 use crate::torture::{plant, plant_flags};
 use crate::volume::{Kind, Volume};
@@ -39,7 +43,7 @@ fn a_destination_full_of_garbage_becomes_equal() {
     for (from, to) in [(Kind::Ext4, Kind::Xfs), (Kind::Xfs, Kind::Ext4)] {
         let (source, destination) = (Volume::new(from), Volume::new(to));
         plant(&source);
-        plant_flags(&source);
+        plant_flags(&source, "AdS");
         let before = observe(&source.view);
         assert_ok(&pass(&source.view, &destination.path));
         destination.run(GARBAGE);
@@ -57,26 +61,6 @@ fn a_destination_full_of_garbage_becomes_equal() {
 }
 
 #[test]
-fn a_pass_that_was_killed_is_made_good_by_the_next() {
-    let (source, destination) = (Volume::new(Kind::Ext4), Volume::new(Kind::Xfs));
-    plant(&source);
-    let before = observe(&source.view);
-    for milliseconds in [1, 3, 6, 10, 15, 25, 40] {
-        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_pvmigrate-mover"))
-            .args(["copy", "--verify=none"])
-            .args([&source.view, &destination.path])
-            .stdout(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(milliseconds));
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-    assert_ok(&pass(&source.view, &destination.path));
-    assert_eq!(differences(&before, &observe(&destination.view)), [""; 0]);
-}
-
-#[test]
 fn a_change_within_a_large_file_writes_only_what_changed() {
     let (source, destination) = (Volume::new(Kind::Ext4), Volume::new(Kind::Xfs));
     source.run("head -c 20000000 /dev/urandom > file");
@@ -84,21 +68,17 @@ fn a_change_within_a_large_file_writes_only_what_changed() {
     source.run("printf changed | dd of=file bs=1 seek=12345678 conv=notrunc status=none");
     let report = pass(&source.view, &destination.path);
     assert_ok(&report);
-    assert_eq!(report.totals.bytes, 64 * 1024);
+    assert!(report.totals.bytes <= 1024 * 1024, "{report:#?}");
 }
 
 #[test]
-fn files_that_change_under_a_warm_pass_are_noted_and_made_good_by_the_final_one() {
+fn files_that_change_under_a_warm_pass_are_counted_and_made_good_by_the_final_one() {
     let (source, destination) = (Volume::new(Kind::Ext4), Volume::new(Kind::Xfs));
     source.run("for i in $(seq 300); do mkdir $i; head -c 100000 /dev/urandom > $i/f; done");
-    let mut writer = std::process::Command::new("bash")
-        .args([
-            "-c",
-            "while :; do for i in {1..300}; do rm -f $i/f; echo $RANDOM > $i/f; mv $i/f $i/g; mv $i/g $i/f; done; done",
-        ])
-        .current_dir(&source.path)
-        .spawn()
-        .unwrap();
+    let writer = Background::script(
+        &source.path,
+        "while :; do for i in {1..300}; do rm -f $i/f; echo $RANDOM > $i/f; mv $i/f $i/g; mv $i/g $i/f; done; done",
+    );
     let mut noted = false;
     for _ in 0..20 {
         let report = warm(&source.view, &destination.path);
@@ -107,11 +87,38 @@ fn files_that_change_under_a_warm_pass_are_noted_and_made_good_by_the_final_one(
             .notes
             .iter()
             .any(|note| note.contains("vanished or changed"));
+        if noted {
+            break;
+        }
     }
-    writer.kill().unwrap();
-    writer.wait().unwrap();
+    drop(writer);
     assert!(noted, "twenty passes over a busy tree met no change");
     assert_ok(&pass(&source.view, &destination.path));
+    assert_eq!(
+        differences(&observe(&source.view), &observe(&destination.view)),
+        [""; 0]
+    );
+}
+
+#[test]
+fn one_mover_makes_good_what_changed_under_its_warm_passes() {
+    let (source, destination) = (Volume::new(Kind::Xfs), Volume::new(Kind::Ext4));
+    source.run("for i in $(seq 40); do mkdir $i; head -c 300000 /dev/urandom > $i/f; done");
+    let writer = Background::script(
+        &source.path,
+        "while :; do for i in {1..40}; do
+           printf x | dd of=$i/f bs=1 seek=$RANDOM conv=notrunc status=none; touch -d 2001-01-01 $i/f
+           mv $i/f $i/g; ln $i/g $i/f; rm $i/g; mv $i moved; mv moved $i
+         done; done",
+    );
+    let mut mover = Mover::new(&source.view, &destination.path, Options::default());
+    for _ in 0..6 {
+        assert_ok(&mover.pass(What::Warm, &mut |_, _| {}));
+    }
+    drop(writer);
+    // In the middle of its loop it may have left a name.
+    source.run("[ ! -e moved ] || rm -r moved");
+    assert_ok(&mover.pass(What::Final, &mut |_, _| {}));
     assert_eq!(
         differences(&observe(&source.view), &observe(&destination.view)),
         [""; 0]
@@ -122,15 +129,30 @@ fn files_that_change_under_a_warm_pass_are_noted_and_made_good_by_the_final_one(
 fn a_file_that_changes_under_a_final_pass_is_an_error() {
     let (source, destination) = (Volume::new(Kind::Ext4), Volume::new(Kind::Xfs));
     source.run("head -c 50000000 /dev/urandom > busy");
-    let mut writer = std::process::Command::new("bash")
-        .args(["-c", "while :; do printf x >> busy; done"])
-        .current_dir(&source.path)
-        .spawn()
-        .unwrap();
+    let writer = Background::script(&source.path, "while :; do printf x >> busy; done");
     let report = pass(&source.view, &destination.path);
-    writer.kill().unwrap();
-    writer.wait().unwrap();
+    drop(writer);
     assert!(!report.ok);
     let reason = crate::reasons(&report, "busy");
     assert!(reason.contains("changed while it was copied"), "{reason}");
+}
+
+#[test]
+fn what_vanishes_under_a_final_pass_is_an_error_that_names_it() {
+    let (source, destination) = (Volume::new(Kind::Ext4), Volume::new(Kind::Xfs));
+    source.run(
+        "head -c 100000000 /dev/urandom > a-large; mkdir z; for i in $(seq 500); do : > z/$i; done",
+    );
+    let writer = Background::script(
+        &source.path,
+        "while :; do for i in {1..500}; do mv z/$i z/${i}x; mv z/${i}x z/$i; done; done",
+    );
+    let report = pass(&source.view, &destination.path);
+    drop(writer);
+    assert!(!report.ok);
+    let named = report.errors.iter().any(|error| {
+        let path = error.path.strip_prefix('z').unwrap_or("none");
+        (path.is_empty() || path.starts_with('/')) && error.reason.contains("while it was copied")
+    });
+    assert!(named, "{report:#?}");
 }

@@ -3,12 +3,14 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use pvmigrate_record::order::{Order, PassReport, Report, What};
 
 use crate::assert_ok;
+use crate::background::Background;
 use crate::volume::{Kind, Volume};
 
 struct Mover {
@@ -17,7 +19,7 @@ struct Mover {
     /// Where its order and its termination message are.
     pod: Volume,
     child: Child,
-    stdout: BufReader<ChildStdout>,
+    reports: Receiver<Report>,
 }
 
 impl Mover {
@@ -38,12 +40,21 @@ impl Mover {
             .spawn()
             .unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut mover = Mover {
+        let (send, reports) = channel();
+        std::thread::spawn(move || {
+            for line in stdout.lines() {
+                let report = serde_json::from_str(&line.unwrap()).unwrap();
+                if send.send(report).is_err() {
+                    return;
+                }
+            }
+        });
+        let mover = Mover {
             source,
             destination,
             pod,
             child,
-            stdout,
+            reports,
         };
         assert_eq!(mover.next(), Report::Ready { pod: "me".into() });
         mover
@@ -65,13 +76,12 @@ impl Mover {
         order
     }
 
-    fn next(&mut self) -> Report {
-        let mut line = String::new();
-        self.stdout.read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap()
+    fn next(&self) -> Report {
+        let waited = self.reports.recv_timeout(Duration::from_secs(30));
+        waited.expect("a report within half a minute")
     }
 
-    fn next_pass(&mut self) -> PassReport {
+    fn next_pass(&self) -> PassReport {
         loop {
             match self.next() {
                 Report::Progress { .. } => {}
@@ -79,6 +89,15 @@ impl Mover {
                 Report::Ready { .. } => panic!("ready twice"),
             }
         }
+    }
+
+    /// The passes of one warm order.
+    fn warm_passes(&self) -> Vec<PassReport> {
+        let mut passes = vec![self.next_pass()];
+        while !passes[passes.len() - 1].settled {
+            passes.push(self.next_pass());
+        }
+        passes
     }
 
     /// The PID of the mover itself.
@@ -113,9 +132,10 @@ fn orders_for_this_pod_are_carried_out_once_and_echoed() {
     assert_eq!(mover.destination.run("ls"), "", "another pod's order");
 
     let order = mover.order("me", 3, What::Warm);
-    let report = mover.next_pass();
-    assert_ok(&report);
-    assert_eq!(report.order, Some(order));
+    for report in mover.warm_passes() {
+        assert_ok(&report);
+        assert_eq!(report.order.as_ref(), Some(&order));
+    }
     assert_eq!(mover.destination.run("cat file"), "one");
 
     mover.source.run("printf two > file");
@@ -141,6 +161,64 @@ fn orders_for_this_pod_are_carried_out_once_and_echoed() {
         serde_json::from_slice::<PassReport>(&message).unwrap(),
         report
     );
+}
+
+#[test]
+fn a_warm_order_is_settled_when_what_changes_no_longer_shrinks() {
+    let mut mover = Mover::start();
+    mover
+        .source
+        .run("for i in $(seq 20); do head -c 1000000 /dev/urandom > $i; done");
+    let writer = Background::script(
+        &mover.source.path,
+        "while :; do printf x | dd of=7 bs=1 seek=$RANDOM conv=notrunc status=none; sleep 0.01; done",
+    );
+    let order = mover.order("me", 1, What::Warm);
+    let passes = mover.warm_passes();
+    for (index, pass) in passes.iter().enumerate() {
+        assert_ok(pass);
+        assert_eq!(pass.order.as_ref(), Some(&order));
+        assert_eq!(pass.pass as usize, index + 1);
+        assert!(pass.totals.changed <= 22);
+    }
+    let last = &passes[passes.len() - 1];
+    assert!(passes.len() > 1, "{passes:#?}");
+    assert!(last.totals.bytes < 20_000_000, "{last:#?}");
+    assert!(last.next_seconds.is_some());
+    drop(writer);
+
+    mover.order("me", 2, What::Final);
+    let report = mover.next_pass();
+    assert_ok(&report);
+    assert_eq!(report.pass as usize, passes.len() + 1);
+    assert!(!report.settled);
+    assert_eq!(mover.child.wait().unwrap().code(), Some(0));
+    let sums = "sha256sum $(seq 20)";
+    assert_eq!(mover.destination.run(sums), mover.source.run(sums));
+}
+
+#[test]
+fn a_final_order_need_not_wait_for_the_warm_one_to_settle() {
+    let mut mover = Mover::start();
+    mover
+        .source
+        .run("for i in $(seq 20); do head -c 1000000 /dev/urandom > $i; done");
+    let writer = Background::script(
+        &mover.source.path,
+        "while :; do for i in {1..20}; do head -c 1000000 /dev/urandom > $i; done; done",
+    );
+    mover.order("me", 1, What::Warm);
+    assert!(mover.next_pass().ok);
+    drop(writer);
+    let order = mover.order("me", 2, What::Final);
+    let report = loop {
+        let report = mover.next_pass();
+        if report.order.as_ref() == Some(&order) {
+            break report;
+        }
+    };
+    assert_ok(&report);
+    assert_eq!(mover.child.wait().unwrap().code(), Some(0));
 }
 
 #[test]
@@ -172,7 +250,9 @@ fn sigterm_ends_it_at_once_also_as_pid_1_and_in_a_pass() {
         if in_a_pass {
             mover.source.run("head -c 200000000 /dev/urandom > large");
             mover.order("me", 1, What::Warm);
-            std::thread::sleep(Duration::from_millis(100));
+            crate::eventually("it is in the pass", || {
+                mover.destination.path.join("large").exists()
+            });
         }
         let started = Instant::now();
         let pid = mover.pid();

@@ -74,9 +74,24 @@ touch -d '2005-05-05 05:05:05.050505050' .
 const FLAGS: &str = r"
 printf x > immutable; ln immutable immutable-too; printf x > append-only
 mkdir immutable-dir; printf x > immutable-dir/in
-touch -d '2003-01-01' immutable append-only immutable-dir
+for flag in $(fold -w1 <<< $flags); do
+  printf x > flag-$flag; mkdir flag-$flag-dir; printf x > flag-$flag-dir/without; mkdir flag-$flag-dir/dir-without
+done
+find -newermt 2020-01-01 -not -newermt 2090-01-01 -exec touch -h -d '2003-01-01 00:00:00.000000003' {} +
 touch -d '2005-05-05 05:05:05.050505050' .
+for flag in $(fold -w1 <<< $flags); do
+  [ $flag = D ] || chattr +$flag flag-$flag
+  chattr +$flag flag-$flag-dir
+done
 chattr +i immutable immutable-dir; chattr +a append-only
+";
+
+/// The root's own is 0, so these are nobody's but the application's.
+const PROJECTS: &str = r"
+printf x > project; mkdir project-dir; printf x > project-dir/without
+touch -d '2004-01-01' project project-dir project-dir/without
+touch -d '2005-05-05 05:05:05.050505050' .
+chattr -p 4242 project; chattr -p 4294967294 project-dir
 ";
 
 pub fn plant(volume: &Volume) {
@@ -85,6 +100,11 @@ pub fn plant(volume: &Volume) {
     volume.run(TREE);
 }
 
-pub fn plant_flags(volume: &Volume) {
-    volume.run(FLAGS);
+/// `i`, `a` and these, on files, on directories, and not on what is in those.
+pub fn plant_flags(volume: &Volume, flags: &str) {
+    volume.run(&format!("flags={flags}; {FLAGS}"));
+}
+
+pub fn plant_projects(volume: &Volume) {
+    volume.run(PROJECTS);
 }

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Ext4,
     Xfs,
+    Btrfs,
     Tmpfs,
 }
 
@@ -20,12 +21,23 @@ impl Kind {
         match self {
             Kind::Ext4 => "ext4",
             Kind::Xfs => "xfs",
+            Kind::Btrfs => "btrfs",
             Kind::Tmpfs => "tmpfs",
+        }
+    }
+
+    /// The flags besides `i` and `a` that `chattr` can give to a directory there, and that mean
+    /// something to an application.
+    pub fn flags(self) -> &'static str {
+        match self {
+            Kind::Ext4 | Kind::Btrfs => "AdSD",
+            Kind::Xfs => "AdS",
+            Kind::Tmpfs => "",
         }
     }
 }
 
-/// A file system of its own, mounted until this is dropped.
+/// A file system of its own in memory, mounted until this is dropped.
 pub struct Volume {
     folder: PathBuf,
     /// For the engine to write to. Every read that touches an access time shows here.
@@ -54,16 +66,19 @@ impl Volume {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder =
             std::env::temp_dir().join(format!("pvmigrate-mover-{}-{count}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
         let volume = Volume {
             path: folder.join("volume"),
             view: folder.join("view"),
             folder,
         };
+        shell(&volume.folder, "mount -t tmpfs -o size=3G pvmigrate-test .");
         fs::create_dir_all(&volume.path).unwrap();
         fs::create_dir_all(&volume.view).unwrap();
         match kind {
             Kind::Ext4 => volume.make(&format!("mkfs.ext4 -q -b 4096 {options}"), size),
             Kind::Xfs => volume.make(&format!("mkfs.xfs -q {options}"), size),
+            Kind::Btrfs => volume.make(&format!("mkfs.btrfs -q {options}"), size),
             Kind::Tmpfs => {
                 let mount = "mount -t tmpfs -o strictatime";
                 shell(
@@ -104,7 +119,7 @@ impl Volume {
 
 impl Drop for Volume {
     fn drop(&mut self) {
-        for path in [&self.view, &self.path] {
+        for path in [&self.view, &self.path, &self.folder] {
             let _ = Command::new("umount")
                 .args(["-R", "-l"])
                 .arg(path)
