@@ -140,5 +140,5 @@ impl Pair {
 }
 
 fn differs() -> Fault {
-    Fault::Refused("the destination does not hold what the source does".into())
+    Fault::Refused("the content differs".into())
 }
