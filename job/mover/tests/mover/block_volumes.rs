@@ -69,6 +69,8 @@ fn a_later_pass_writes_what_changed_and_a_new_mover_nothing() {
         "printf x | dd of=DEVICE bs=1 seek=5000000 conv=notrunc status=none
          dd if=/dev/zero of=DEVICE bs=4M seek=17 count=2 conv=notrunc status=none",
     );
+    let foreseen = report.next_seconds.unwrap();
+    assert!(foreseen > 0.0 && foreseen < report.seconds, "{foreseen}");
     let report = last(&mut first);
     assert_ok(&report);
     assert_eq!((report.totals.bytes, report.totals.changed), (UNIT, 3));
