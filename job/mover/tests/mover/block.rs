@@ -20,7 +20,7 @@ const UNIT: u64 = 4 * MIB;
 pub struct Device {
     pub path: PathBuf,
     /// Its file is `disk` in there.
-    volume: Volume,
+    pub volume: Volume,
 }
 
 impl Device {

@@ -2,12 +2,13 @@
 
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::process::Command;
 
 use pvmigrate_mover::{Mover, Options, verify};
 use pvmigrate_record::order::{Level, PassReport, What};
 
 use crate::block::{Device, assert_equal};
-use crate::volume::shell;
+use crate::volume::{Kind, Volume, shell};
 use crate::{assert_ok, reasons};
 
 const UNIT: u64 = 4 << 20;
@@ -80,6 +81,29 @@ fn a_later_pass_writes_what_changed_and_a_new_mover_nothing() {
     let report = last(&mut mover(Level::Written, &from, &to));
     assert_ok(&report);
     assert_eq!((report.totals.bytes, report.totals.changed), (0, 0));
+}
+
+#[test]
+fn a_destination_that_has_no_holes_gets_zeros_all_the_same() {
+    let size = 10 * UNIT;
+    let from = Device::new(size, "head -c 9000000 /dev/urandom");
+    let volume = Volume::with_size(Kind::Tmpfs, "1M");
+    // What ramfs holds can only be written.
+    let device = volume.run(&format!(
+        "mkdir ram; mount -t ramfs none ram
+         head -c {size} /dev/zero | tr '\\0' x > ram/disk; losetup --find --show ram/disk"
+    ));
+    let to = Device {
+        path: device.trim().into(),
+        volume,
+    };
+    let holes = Command::new("fallocate")
+        .args(["--punch-hole", "--offset=0", "--length=4096"])
+        .arg(&to.path)
+        .output();
+    assert!(!holes.unwrap().status.success(), "it has holes");
+    assert_ok(&last(&mut mover(Level::Full, &from, &to)));
+    assert_equal(&from, &to, size);
 }
 
 #[test]
