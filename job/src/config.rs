@@ -10,6 +10,9 @@ use sha2::{Digest, Sha256};
 
 use crate::quantity::bytes;
 
+/// With less, a mover would wait so long for its next 4 MiB that it seems to hang.
+const LEAST_BANDWIDTH: u64 = 64 << 10;
+
 /// The Job's configuration. Each field is the environment variable `PVMIGRATE_<FIELD>`. Flat,
 /// because envy cannot parse numbers or booleans in nested structs.
 #[derive(Clone, Debug, Deserialize)]
@@ -114,7 +117,7 @@ pub enum ConfigError {
     #[error("PVMIGRATE_MOVER_RESOURCES is not a ResourceRequirements: {0}")]
     Resources(serde_json::Error),
     #[error(
-        "PVMIGRATE_MOVER_BANDWIDTH is {0:?}, which is no number of bytes a second: write it as a quantity such as 50Mi, or leave it empty for no limit"
+        "PVMIGRATE_MOVER_BANDWIDTH is {0:?}, which is no number of bytes a second, or less than 64Ki: write it as a quantity such as 50Mi, or leave it empty for no limit"
     )]
     Bandwidth(String),
 }
@@ -181,6 +184,7 @@ impl Config {
         }
         bytes(&self.mover_bandwidth)
             .and_then(|bytes| NonZeroU64::new(u64::try_from(bytes).ok()?))
+            .filter(|bytes| bytes.get() >= LEAST_BANDWIDTH)
             .map(Some)
             .ok_or_else(|| ConfigError::Bandwidth(self.mover_bandwidth.clone()))
     }
@@ -336,7 +340,8 @@ pub mod tests {
                 "fast",
                 "write it as a quantity such as 50Mi",
             ),
-            ("MOVER_BANDWIDTH", "0", "leave it empty for no limit"),
+            ("MOVER_BANDWIDTH", "50K", "leave it empty for no limit"),
+            ("MOVER_BANDWIDTH", "50", "less than 64Ki"),
             ("MOVER_THREADS", "0", "nonzero"),
         ] {
             let variable = format!("PVMIGRATE_{variable}");

@@ -32,6 +32,8 @@ use units::{UNIT, span};
 /// What is known of a destination from one pass to the next, unit by unit.
 #[derive(Default)]
 pub struct Known {
+    /// Of source and destination: with others, nothing is known.
+    sizes: (u64, u64),
     units: Vec<Unit>,
 }
 

@@ -66,12 +66,12 @@ mod tests {
         let config = config(&[
             ("PVMIGRATE_MOVER_VERIFY", "none"),
             ("PVMIGRATE_MOVER_EXCLUDE", "-a\nb,c"),
-            ("PVMIGRATE_MOVER_BANDWIDTH", "1Ki"),
+            ("PVMIGRATE_MOVER_BANDWIDTH", "1Mi"),
             ("PVMIGRATE_MOVER_LOSE", "acls,owner"),
             ("PVMIGRATE_MOVER_SELINUX", "true"),
             ("PVMIGRATE_MOVER_THREADS", "2"),
         ]);
-        let expected = "serve --verify=none --exclude=-a --exclude=b,c --bandwidth=1024 --lose=acls --lose=owner --threads=2 --selinux";
+        let expected = "serve --verify=none --exclude=-a --exclude=b,c --bandwidth=1048576 --lose=acls --lose=owner --threads=2 --selinux";
         assert_eq!(
             arguments(&record("Filesystem"), &config).join(" "),
             expected

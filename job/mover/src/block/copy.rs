@@ -1,5 +1,7 @@
 //! The copy of a block volume: unit by unit, and nothing that is there already.
 
+use std::time::{Duration, Instant};
+
 use super::guess::Guess;
 use super::units::{count, each, span};
 use super::{How, Known, Pair, Take, Unit, at};
@@ -10,6 +12,8 @@ use crate::ledger::{Ledger, Teller};
 /// What became of a unit.
 struct Copied {
     now: Unit,
+    /// For reading the source: what the next pass takes at least.
+    looked: Duration,
     read: u64,
     written: u64,
     changed: bool,
@@ -24,7 +28,14 @@ impl Pair {
     ) {
         ledger.entry();
         let total = count(self.destination.size);
-        known.units.resize(total, Unit::default());
+        let sizes = (self.source.size, self.destination.size);
+        if known.sizes != sizes {
+            // The first pass, or one after which a volume was expanded.
+            *known = Known {
+                sizes,
+                units: vec![Unit::default(); total],
+            };
+        }
         let before = known.units.clone();
         let guess = Guess::new();
         each(
@@ -40,6 +51,7 @@ impl Pair {
                             totals.bytes += copied.written;
                             totals.changed += u64::from(copied.changed);
                         });
+                        ledger.looked(copied.looked);
                         ledger.bytes(copied.read);
                         teller.tell(ledger);
                     }
@@ -62,15 +74,22 @@ impl Pair {
         take: Take<'_>,
     ) -> Result<Copied, Fault> {
         let (offset, length) = span(unit, self.destination.size);
-        let data = data.of(length);
-        let read = self.read_source(unit, data, take)?;
-        let hash = blake3::hash(data);
         let mut copied = Copied {
             now: known,
-            read,
+            looked: Duration::ZERO,
+            read: 0,
             written: 0,
             changed: false,
         };
+        if known.hash.is_some() && offset >= self.source.size {
+            // Zeros behind the source, made by an earlier pass.
+            return Ok(copied);
+        }
+        let began = Instant::now();
+        let data = data.of(length);
+        copied.read = self.read_source(unit, data, take)?;
+        let hash = blake3::hash(data);
+        copied.looked = began.elapsed();
         if known.hash == Some(hash) {
             return Ok(copied);
         }

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{Advice, FallocateFlags, FileType, Mode, OFlags, SeekFrom};
@@ -15,6 +17,11 @@ const WAYS: [FallocateFlags; 2] = [
     FallocateFlags::PUNCH_HOLE.union(FallocateFlags::KEEP_SIZE),
     FallocateFlags::ZERO_RANGE.union(FallocateFlags::KEEP_SIZE),
 ];
+
+/// How long a device may stay in use by a mover that was killed: its last requests have to end
+/// first. What looks at new devices on its own, udev for example, is through sooner.
+const LET_GO: Duration = Duration::from_secs(5);
+const BETWEEN_TRIES: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -49,7 +56,13 @@ impl Device {
     fn open_with(path: &Path, side: Side, access: OFlags) -> Result<Self, Fault> {
         let open = |more: OFlags| {
             let flags = access | more | OFlags::CLOEXEC | OFlags::NONBLOCK;
-            retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()))
+            let begun = Instant::now();
+            loop {
+                match retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty())) {
+                    Err(Errno::BUSY) if begun.elapsed() < LET_GO => sleep(BETWEEN_TRIES),
+                    opened => return opened,
+                }
+            }
         };
         let (opened, is_direct) = match open(OFlags::DIRECT) {
             Err(Errno::INVAL | Errno::OPNOTSUPP) => (open(OFlags::empty()), false),

@@ -17,15 +17,15 @@ const MIB: u64 = 1024 * 1024;
 const UNIT: u64 = 4 * MIB;
 
 /// A loop device on a file in memory.
-struct Device {
-    path: PathBuf,
+pub struct Device {
+    pub path: PathBuf,
     /// Its file is `disk` in there.
-    volume: Volume,
+    pub volume: Volume,
 }
 
 impl Device {
     /// Its content is made by a script whose output is the beginning of `disk`; the rest is a hole.
-    fn new(size: u64, content: &str) -> Self {
+    pub fn new(size: u64, content: &str) -> Self {
         let volume = Volume::with_size(Kind::Tmpfs, "1G");
         let device = volume.run(&format!(
             "{{ {content}; }} > disk; truncate -s {size} disk; losetup --find --show disk"
@@ -67,7 +67,7 @@ fn pass(source: &Device, destination: &Device) -> PassReport {
 }
 
 #[track_caller]
-fn assert_equal(source: &Device, destination: &Device, size: u64) {
+pub fn assert_equal(source: &Device, destination: &Device, size: u64) {
     let [a, b] = [source, destination].map(|device| device.path.display());
     shell(Path::new("/"), &format!("sync; cmp -n {size} {a} {b}"));
 }

@@ -48,12 +48,33 @@ async fn a_pattern_that_is_none_is_named_and_the_application_runs_on() {
     .await;
 }
 
-/// A release with these values, for an application with one file.
+#[tokio::test]
+async fn what_is_excluded_stays_behind_and_every_other_setting_is_taken() {
+    run_test("settings", async |test| {
+        let mover = r#"mover={"verify":"full","exclude":["cache/*","{a,b}.tmp"],"bandwidth":"20Mi","lose":["acls","specials"],"threads":1}"#;
+        let release = start(test, &["--set-json", mover]).await?;
+        release.ended().await?.expect(0, &["migrated"])?;
+        let report = release.report().await?;
+        let line = &report["claims"][format!("{}/data", test.namespace)];
+        ensure!(line["compared"] == "full", "the report says {line}");
+        let pods = example::pods(&test.cluster, &test.namespace, &["data"]).await?;
+        let left = test
+            .exec(&pods["data"], "cd /data; find . -type f ! -path '*lost+found*'")
+            .await?;
+        ensure!(left == "./file\n", "on the new volume are {left:?}");
+        release.uninstall().await
+    })
+    .await;
+}
+
+/// A release with these values, for an application with a file and some that it can do without.
 async fn start(test: &Test, values: &[&str]) -> Result<Release> {
     let [from, to] = &test.cluster.classes;
     test.create(&claim("data", from)).await?;
     let image = &test.cluster.tools_image;
-    let script = stay("[ -e /data/file ] || echo data >/data/file");
+    let script = stay(
+        "[ -e /data/file ] || { mkdir /data/cache && touch /data/cache/x /data/b.tmp && echo data >/data/file; }",
+    );
     test.create(&deployment("app", image, &script, &[mount("data")]))
         .await?;
     example::pods(&test.cluster, &test.namespace, &["data"]).await?;
