@@ -2,7 +2,7 @@
 
 TESTBED = cargo run --quiet --package pvmigrate-testbed --
 
-.PHONY: deps image cluster cluster-down demo test test-long
+.PHONY: deps image cluster cluster-down demo bench-mover test test-long
 
 deps: ## Debian packages, programs built from Go, cargo-deny; each only when missing or out of date
 	$(TESTBED) deps
@@ -19,6 +19,9 @@ cluster-down: ## ends the cluster and removes what it left
 
 demo: cluster ## a migration to watch
 	cargo run --quiet --package pvmigrate-e2e --bin demo
+
+bench-mover: ## the mover beside rsync, cp, tar and dd, as root; BENCH='--only small' for less
+	cargo bench --package pvmigrate-mover --bench peers -- $(BENCH)
 
 test: ## everything that must hold before a change goes in
 	tests/run

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 
 use crate::command::{run, run_loud};
 
-const PACKAGES: [&str; 23] = [
+const PACKAGES: [&str; 24] = [
     "acl",
     "attr",
     "btrfs-progs",
@@ -25,6 +25,7 @@ const PACKAGES: [&str; 23] = [
     "libc6-dev",
     "libcap2-bin",
     "postgresql-15",
+    "rsync",
     "runc",
     "socat",
     "sqlite3",

@@ -46,7 +46,7 @@ struct Arguments {
     /// One round of small sizes: it tries the benchmark, and its figures mean nothing
     #[arg(long, conflicts_with_all = ["rounds", "write"])]
     quick: bool,
-    /// Put the tables between the markers of this file, too
+    /// Put the tables between the markers of this file, too; from the repository's root
     #[arg(long, value_name = "FILE")]
     write: Option<PathBuf>,
     /// Passed by cargo
@@ -68,7 +68,10 @@ fn main() -> ExitCode {
 /// Whether every tool did its work. How fast is for the reader to judge.
 fn run(arguments: &Arguments) -> Result<bool> {
     facts::need_tools()?;
-    if let Some(file) = &arguments.write {
+    // Cargo runs this in the package's folder.
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let file = arguments.write.as_ref().map(|file| root.join(file));
+    if let Some(file) = &file {
         table::write_between_markers(file, None)?;
     }
     let sizes = if arguments.quick {
@@ -96,7 +99,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     facts.push(("all of it took", format!("{minutes} minutes")));
     let text = table::markdown(&facts, &outcomes, arguments.quick);
     println!("{text}");
-    if let Some(file) = &arguments.write {
+    if let Some(file) = &file {
         table::write_between_markers(file, Some(&text))?;
     }
     Ok(outcomes.iter().all(Outcome::complete))
