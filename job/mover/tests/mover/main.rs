@@ -1,10 +1,10 @@
 //! The engine and its program on real file systems: they need root, the tools of ext4, XFS, btrfs,
 //! ACLs, attributes and capabilities, SQLite and PostgreSQL.
 
-mod block_volumes;
 mod background;
 mod below;
 mod block;
+mod block_volumes;
 mod change;
 mod cli;
 mod databases;

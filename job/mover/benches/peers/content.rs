@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::fs::XattrFlags;
 
 use crate::sizes::Sizes;
@@ -17,31 +17,47 @@ const IN_A_FOLDER: u64 = 1000;
 const PIECE: u64 = 64 << 10;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Tree {
+pub enum Content {
     Small,
     Mixed,
     Dense,
     Sparse,
     Empty,
+    /// Of a device without a file system.
+    Noise,
 }
 
-impl Tree {
-    pub fn make(self, root: &Path, sizes: &Sizes) -> Result<()> {
+impl Content {
+    pub fn is_tree(self) -> bool {
+        self != Content::Noise
+    }
+
+    /// Makes it below the root of a tree, or on a device.
+    pub fn make(self, at: &Path, sizes: &Sizes) -> Result<()> {
         match self {
-            Tree::Small => small(root, sizes.small),
-            Tree::Mixed => mixed(root, sizes.mixed),
-            Tree::Dense => dense(root, sizes.dense),
-            Tree::Sparse => sparse(root, sizes.sparse, sizes.sparse_data),
-            Tree::Empty => empty(root, sizes.empty),
+            Content::Small => small(at, sizes.small),
+            Content::Mixed => mixed(at, sizes.mixed),
+            Content::Dense => dense(at, sizes.dense),
+            Content::Sparse => sparse(at, sizes.sparse, sizes.sparse_data),
+            Content::Empty => empty(at, sizes.empty),
+            Content::Noise => fill(&OpenOptions::new().write(true).open(at)?, sizes.disk, 6),
         }
-        .context("cannot make the source")?;
-        rustix::fs::sync();
-        Ok(())
+        .context("cannot make the source")
+    }
+
+    /// Changes a hundredth of it, and says how many files those are. Only the two that have a
+    /// final pass can change.
+    pub fn change(self, at: &Path, sizes: &Sizes, seed: u64) -> Result<u64> {
+        match self {
+            Content::Small => change_small(at, sizes.small, seed),
+            Content::Noise => change_device(at, sizes.disk, seed).map(|()| 1),
+            _ => bail!("this content has no changes"),
+        }
     }
 }
 
-/// Gives one small file in a hundred other contents of the same size, and says how many.
-pub fn change_small(root: &Path, files: u64, seed: u64) -> Result<u64> {
+/// Other contents of the same size.
+fn change_small(root: &Path, files: u64, seed: u64) -> Result<u64> {
     let mut noise = Noise::new(seed);
     let mut changed = 0;
     for number in (seed % 100..files).step_by(100) {
@@ -135,10 +151,6 @@ fn empty(root: &Path, files: u64) -> Result<()> {
     Ok(())
 }
 
-pub fn fill_device(device: &Path, bytes: u64) -> Result<()> {
-    fill(&OpenOptions::new().write(true).open(device)?, bytes, 6)
-}
-
 /// Overwrites it rather than discards it: the image stays allocated.
 pub fn zero_device(device: &Path, bytes: u64) -> Result<()> {
     output(
@@ -151,7 +163,7 @@ pub fn zero_device(device: &Path, bytes: u64) -> Result<()> {
 }
 
 /// One piece in a hundred.
-pub fn change_device(device: &Path, bytes: u64, seed: u64) -> Result<()> {
+fn change_device(device: &Path, bytes: u64, seed: u64) -> Result<()> {
     let mut noise = Noise::new(seed);
     let device = OpenOptions::new().write(true).open(device)?;
     for piece in (seed % 100..bytes / PIECE).step_by(100) {
@@ -160,7 +172,7 @@ pub fn change_device(device: &Path, bytes: u64, seed: u64) -> Result<()> {
     Ok(device.sync_all()?)
 }
 
-/// Bytes that [`change_device`] changes, at most.
+/// Bytes of a device that change, at most.
 pub fn changed_of_device(bytes: u64) -> u64 {
     (bytes / PIECE).div_ceil(100) * PIECE
 }
