@@ -96,7 +96,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
         }
     }
     let minutes = begun.elapsed().as_secs().div_ceil(60);
-    facts.push(("all of it took", format!("{minutes} minutes")));
+    facts.push(("all of it took", format!("{minutes} min")));
     let text = table::markdown(&facts, &outcomes, arguments.quick);
     println!("{text}");
     if let Some(file) = &file {
