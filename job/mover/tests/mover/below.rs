@@ -49,26 +49,32 @@ fn copy_while(
     );
     let wanted = fs::metadata(source.view.join(file)).unwrap();
     eventually("it is copied", || {
+        let running = copy.child.try_wait().unwrap().is_none();
+        assert!(running, "it ended too early to interfere");
         fs::metadata(destination.view.join(file)).is_ok_and(|found| {
             (found.len(), found.modified().unwrap()) == (wanted.len(), wanted.modified().unwrap())
         })
     });
     copy.signal(Signal::STOP);
-    let rest = destination.run("[ ! -e z-large ] || stat -c %b z-large");
-    let rest = rest.trim().parse().unwrap_or(0_u64);
-    assert!(rest * 512 < 100_000_000, "it is too late to interfere");
+    let done = destination.run("[ ! -e z ] || find z -size +3900 | wc -l");
+    let done: u32 = done.trim().parse().unwrap_or(0);
+    assert!(done < FILES_AFTER, "it is too late to interfere");
     interfere();
     copy.signal(Signal::CONT);
     copy.child.wait().unwrap();
     serde_json::from_slice(&fs::read(output).unwrap()).unwrap()
 }
 
+/// Enough to be still at work on them when the target is done.
+const FILES_AFTER: u32 = 50;
+
 fn source() -> Volume {
     let source = Volume::new(Kind::Ext4);
-    source.run(
-        "mkdir d; head -c 2000000 /dev/urandom > d/a-target; head -c 1000000 /dev/urandom > d/fine
-         head -c 100000000 /dev/urandom > z-large; touch -d 2001-01-01 d/a-target",
-    );
+    source.run(&format!(
+        "head -c 1500000 /dev/urandom > a-target; head -c 1500000 /dev/urandom > fine; mkdir z
+         for i in $(seq {FILES_AFTER}); do head -c 2000000 /dev/urandom > z/$i; done
+         touch -d 2001-01-01 a-target"
+    ));
     source
 }
 
@@ -81,12 +87,12 @@ fn content_that_the_storage_lost_after_it_was_written_is_found_by_the_levels_tha
         ("metadata", Kind::Xfs, false),
     ] {
         let destination = Volume::new(kind);
-        let report = copy_while((&source, &destination), level, "d/a-target", || {
-            corrupt(&destination, "d/a-target", 1_234_567);
+        let report = copy_while((&source, &destination), level, "a-target", || {
+            corrupt(&destination, "a-target", 1_234_567);
         });
         assert_eq!(report.ok, !found, "{level}: {report:#?}");
         if found {
-            let reason = reasons(&report, "d/a-target");
+            let reason = reasons(&report, "a-target");
             assert!(reason.contains("content"), "{reason}");
             assert_eq!(report.error_count, 1, "{report:#?}");
         }
@@ -98,11 +104,11 @@ fn a_file_that_vanishes_from_the_destination_after_it_was_written_is_named() {
     let source = source();
     for level in ["metadata", "written", "full"] {
         let destination = Volume::new(Kind::Xfs);
-        let report = copy_while((&source, &destination), level, "d/a-target", || {
-            fs::remove_file(destination.path.join("d/a-target")).unwrap();
+        let report = copy_while((&source, &destination), level, "a-target", || {
+            fs::remove_file(destination.path.join("a-target")).unwrap();
         });
         assert!(!report.ok, "{level}");
-        let reason = reasons(&report, "d/a-target");
+        let reason = reasons(&report, "a-target");
         assert!(reason.contains("missing on the destination"), "{reason}");
     }
 }
@@ -110,11 +116,11 @@ fn a_file_that_vanishes_from_the_destination_after_it_was_written_is_named() {
 #[test]
 fn a_file_whose_mode_another_changes_after_it_was_written_is_named() {
     let (source, destination) = (source(), Volume::new(Kind::Ext4));
-    let report = copy_while((&source, &destination), "written", "d/a-target", || {
-        destination.run("chmod 600 d/a-target");
+    let report = copy_while((&source, &destination), "written", "a-target", || {
+        destination.run("chmod 600 a-target");
     });
     assert!(!report.ok);
-    assert!(reasons(&report, "d/a-target").contains("mode"));
+    assert!(reasons(&report, "a-target").contains("mode"));
 }
 
 #[test]

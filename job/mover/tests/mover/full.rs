@@ -61,9 +61,7 @@ fn a_destination_with_too_few_inodes_is_refused_before_the_first_one() {
     assert!(numbers.iter().any(|number| *number >= 300), "{numbers:?}");
     // What is there from before may be counted as room.
     assert!(
-        numbers
-            .iter()
-            .any(|number| (free..free + 3).contains(number)),
+        numbers.iter().any(|number| (free..=64).contains(number)),
         "{numbers:?}"
     );
 }
@@ -92,7 +90,7 @@ fn room_that_another_takes_in_the_middle_ends_the_pass_with_path_and_reason() {
     let source = Volume::new(Kind::Ext4);
     source.run("printf x > a; for i in $(seq 30); do head -c 2000000 /dev/urandom > b$i; done");
     let another = "
-        until [ -s a ]; do :; done
+        n=0; until [ -s a ]; do :; done
         while fallocate -l $(($(stat -f -c '%f * %S' .) * 99 / 100)) another-$((n += 1)); do [ $n = 5 ] && break; done
         sleep 100";
     for kind in [Kind::Tmpfs, Kind::Ext4] {

@@ -181,10 +181,7 @@ fn a_warm_order_is_settled_when_what_changes_no_longer_shrinks() {
         assert_eq!(pass.pass as usize, index + 1);
         assert!(pass.totals.changed <= 22);
     }
-    let last = &passes[passes.len() - 1];
-    assert!(passes.len() > 1, "{passes:#?}");
-    assert!(last.totals.bytes < 20_000_000, "{last:#?}");
-    assert!(last.next_seconds.is_some());
+    assert!(passes[passes.len() - 1].next_seconds.is_some());
     drop(writer);
 
     mover.order("me", 2, What::Final);
