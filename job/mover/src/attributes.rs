@@ -14,7 +14,7 @@ use crate::extra::Extra;
 use crate::fault::Fault;
 use crate::filesystem::{FileSystem, STRICT};
 use crate::ledger::Ledger;
-use crate::meta::{Kind, Meta};
+use crate::meta::{Kind, Meta, Time};
 use crate::xattrs::{self, Place};
 
 /// What is kept of an inode on its way between two file systems.
@@ -27,6 +27,8 @@ pub struct Keep<'a> {
 
 /// Set-user-ID and set-group-ID, which a change of the owner clears.
 const SET_ID: u32 = 0o6000;
+/// What of a mode a file can be made with.
+pub const PERMISSIONS: u32 = 0o777;
 
 /// Gives an inode of the destination the attributes of its source, and returns what it looks like
 /// then. Its content must be complete: every write would clear setuid, capabilities and the time
@@ -41,41 +43,95 @@ pub fn apply(
     fresh: bool,
     keep: &Keep<'_>,
 ) -> Result<Meta, Fault> {
-    let found = look(place)?;
-    let mut set_mode = found.mode != wanted.mode;
-    if (found.uid, found.gid) != (wanted.uid, wanted.gid) {
-        set_mode |= wanted.mode & SET_ID != 0;
-        keep.ledger
-            .tolerate(Attribute::Owner, change_owner(place, wanted))?;
-    }
+    // A file that was just made looks as it was made, nearly always: the look at the end tells.
+    let guessed = fresh && wanted.kind == Kind::Regular && extra.xattrs.is_empty();
+    let found = if guessed {
+        as_made(wanted)
+    } else {
+        look(place)?
+    };
+    let mut set_mode = set_owner(place, &found, wanted, keep)?;
     // After the owner, whose change clears a capability; before the mode, whose group bits an
     // ACL's mask stands for. A new inode may also have inherited an ACL that must go.
     let has = fresh.then(xattrs::Xattrs::new);
     if !(fresh && extra.xattrs.is_empty()) {
         set_mode |= xattrs::write(place, &extra.xattrs, has, keep)?;
     }
-    if set_mode && wanted.kind != Kind::Symlink {
-        keep.ledger
-            .tolerate(Attribute::Mode, change_mode(place, wanted))?;
-    }
+    set_mode_if(set_mode, place, wanted, keep)?;
     let late = match place {
         Place::Open(fd) => storage::flags_and_project(fd, extra, keep)?,
         Place::Named(..) => None,
     };
-    if (found.atime, found.mtime) != (wanted.atime, wanted.mtime) {
-        keep.ledger
-            .tolerate(Attribute::Times, change_times(place, wanted))?;
-    }
+    set_times(place, &found, wanted, keep)?;
     if let (Some(flags), Place::Open(fd)) = (late, place) {
         let set = storage::set_flags(fd, flags);
         keep.ledger.unless_lost(Attribute::Flags, set)?;
     }
-    let now = look(place)?;
+    let mut now = look(place)?;
+    if guessed && differences(&now, wanted).next().is_some() {
+        let set_mode = set_owner(place, &now, wanted, keep)?;
+        set_mode_if(set_mode, place, wanted, keep)?;
+        set_times(place, &now, wanted, keep)?;
+        now = look(place)?;
+    }
     for (attribute, what) in differences(&now, wanted) {
         let fault = Fault::Refused(format!("the destination does not keep its {what}"));
         keep.ledger.unless_lost(attribute, Err(fault))?;
     }
     Ok(now)
+}
+
+/// What a file looks like that root has made for this one. Its times are not known.
+fn as_made(wanted: &Meta) -> Meta {
+    let never = Time {
+        seconds: i64::MIN,
+        nanoseconds: 0,
+    };
+    Meta {
+        uid: 0,
+        gid: 0,
+        mode: wanted.mode & PERMISSIONS,
+        atime: never,
+        mtime: never,
+        ..*wanted
+    }
+}
+
+/// Whether the mode has to be set afterwards.
+fn set_owner(
+    place: Place<'_>,
+    found: &Meta,
+    wanted: &Meta,
+    keep: &Keep<'_>,
+) -> Result<bool, Fault> {
+    let mut set_mode = found.mode != wanted.mode;
+    if (found.uid, found.gid) != (wanted.uid, wanted.gid) {
+        set_mode |= wanted.mode & SET_ID != 0;
+        let set = change_owner(place, wanted);
+        keep.ledger.tolerate(Attribute::Owner, set)?;
+    }
+    Ok(set_mode)
+}
+
+fn set_mode_if(
+    needed: bool,
+    place: Place<'_>,
+    wanted: &Meta,
+    keep: &Keep<'_>,
+) -> Result<(), Fault> {
+    if needed && wanted.kind != Kind::Symlink {
+        let set = change_mode(place, wanted);
+        keep.ledger.tolerate(Attribute::Mode, set)?;
+    }
+    Ok(())
+}
+
+fn set_times(place: Place<'_>, found: &Meta, wanted: &Meta, keep: &Keep<'_>) -> Result<(), Fault> {
+    if (found.atime, found.mtime) != (wanted.atime, wanted.mtime) {
+        let set = change_times(place, wanted);
+        keep.ledger.tolerate(Attribute::Times, set)?;
+    }
+    Ok(())
 }
 
 /// Makes a file or directory writable that an earlier pass left immutable or append-only.

@@ -12,6 +12,8 @@ use pvmigrate_mover::serve::{self, Config};
 use pvmigrate_mover::{Exclusions, Mover, Options, verify};
 use pvmigrate_record::names;
 use pvmigrate_record::order::{Attribute, Level, PassReport, What};
+use rustix::fs::Mode;
+use rustix::process::umask;
 use signal_hook::consts::SIGTERM;
 
 /// Not ok, or it could not work at all. 2, wrong usage, is clap's.
@@ -116,6 +118,8 @@ fn attribute(text: &str) -> Result<Attribute, String> {
 }
 
 fn main() -> ExitCode {
+    // Files are made with the mode that they end up with.
+    umask(Mode::empty());
     match run(Arguments::parse().verb) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(NOT_OK),

@@ -80,7 +80,10 @@ impl Pass<'_> {
         };
         let (to, found) = match existing {
             Some(file) if storage::stores_alike(file.as_fd(), &extra, keep)? => (file, entry.found),
-            _ => (self.new_file(directory, sides, name, &extra)?, None),
+            _ => (
+                self.new_file(directory, sides, name, (&meta, &extra))?,
+                None,
+            ),
         };
         if found.is_some() && entry.known.is_none() {
             // It is going to be compared: with what the storage has.
@@ -102,7 +105,7 @@ impl Pass<'_> {
         let done = copier.done;
         let mut outcome = copier.whole(&copying.job());
         if copying.found.is_some() && outcome.as_ref().is_err_and(cannot_punch) {
-            copying.to = self.new_file(directory, sides, name, &copying.extra)?;
+            copying.to = self.new_file(directory, sides, name, (&meta, &copying.extra))?;
             copying.found = None;
             outcome = copier.whole(&copying.job());
         }
@@ -160,12 +163,14 @@ impl Pass<'_> {
         directory: &Directory,
         sides: &Sides,
         name: &CStr,
-        extra: &Extra,
+        (meta, extra): (&Meta, &Extra),
     ) -> Result<OwnedFd, Fault> {
         directory.own.ready(sides)?;
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let make = || openat(sides.destination(), name, flags, Mode::RUSR | Mode::WUSR);
+        // Nobody but the mover looks at what is half made.
+        let mode = Mode::from_raw_mode(meta.mode & attributes::PERMISSIONS);
+        let make = || openat(sides.destination(), name, flags, mode);
         let file = match make() {
             Err(Errno::EXIST) => {
                 directory.own.make_room(sides, name)?;

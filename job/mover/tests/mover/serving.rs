@@ -275,7 +275,7 @@ fn a_mover_without_its_folders_does_not_start() {
 
 #[test]
 fn a_warm_pass_steps_back_behind_others_and_a_final_one_does_not() {
-    let mut mover = Mover::start_with(&["--bandwidth=10000000"]);
+    let mover = Mover::start_with(&["--bandwidth=10000000"]);
     mover
         .source
         .run("for i in $(seq 10); do head -c 1000000 /dev/urandom > $i; done");
