@@ -9,9 +9,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::content::zero_device;
 use crate::sizes::Sizes;
 use crate::tool::output;
-use crate::tree::zero_device;
 
 /// Of each disk, in MB/s: what one reader or one writer with direct I/O gets from it.
 #[derive(Clone, Copy)]

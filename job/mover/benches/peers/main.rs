@@ -9,6 +9,7 @@
 //! Whole processes are timed, and a time ends when the data has reached the storage.
 
 mod check;
+mod content;
 mod disk;
 mod facts;
 mod rows;
@@ -16,7 +17,6 @@ mod serving;
 mod sizes;
 mod table;
 mod tool;
-mod tree;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -26,13 +26,13 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use content::Content;
 use disk::{Disk, Kind};
 use rows::{Job, Row};
 use serving::Serving;
 use sizes::Sizes;
 use table::Outcome;
 use tool::{Run, Tool};
-use tree::Tree;
 
 /// Measures the mover beside rsync, cp, tar and dd. Needs root.
 #[derive(Parser)]
@@ -96,7 +96,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
         }
     }
     let minutes = begun.elapsed().as_secs().div_ceil(60);
-    facts.push(("all of it took", format!("{minutes} minutes")));
+    facts.push(("all of it took", format!("{minutes} min")));
     let text = table::markdown(&facts, &outcomes, arguments.quick);
     println!("{text}");
     if let Some(file) = &file {
@@ -110,7 +110,7 @@ struct Bench {
     source: Disk,
     destination: Disk,
     /// What the source was last made to hold.
-    held: Option<(Kind, Tree)>,
+    held: Option<(Kind, Content)>,
     /// How often the source was changed: each time with other contents.
     changes: u64,
     /// Ctrl-C ends the command in hand; this lets the disks be removed before the bench ends.
@@ -137,7 +137,7 @@ impl Bench {
     /// All rounds of one work in one direction. A tool that fails is left out from then on.
     fn measure(&mut self, row: Row, from: Kind, to: Kind, rounds: usize) -> Result<Outcome> {
         let (name, job) = (row.name, row.job);
-        self.prepare(job, from)?;
+        self.prepare(job.content(), from)?;
         let tools: Vec<Tool> = row.tools().collect();
         let mut outcome = Outcome::new(row, from, to);
         for round in 1..=rounds {
@@ -159,82 +159,77 @@ impl Bench {
     }
 
     /// Gives the source what the work is about.
-    fn prepare(&mut self, job: Job, from: Kind) -> Result<()> {
-        if let Some(tree) = job.tree() {
-            if self.held != Some((from, tree)) {
-                self.source.format(from, &self.sizes)?;
-                tree.make(&self.source.path, &self.sizes)?;
-                self.held = Some((from, tree));
-            }
+    fn prepare(&mut self, content: Content, from: Kind) -> Result<()> {
+        if self.held == Some((from, content)) {
             return Ok(());
         }
-        self.held = None;
-        self.source.unmount()?;
-        self.destination.unmount()?;
-        tree::fill_device(&self.source.device, self.sizes.disk)?;
-        if let Job::Device { delta: true } = job {
-            Tool::Dd.copy(&self.source.device, &self.destination.device)?;
+        if content.is_tree() {
+            self.source.format(from, &self.sizes)?;
+            content.make(&self.source.path, &self.sizes)?;
+        } else {
+            self.source.unmount()?;
+            self.destination.unmount()?;
+            content.make(&self.source.device, &self.sizes)?;
         }
+        self.held = Some((from, content));
         Ok(())
     }
 
     /// One run of one tool, with all that has to be as before the first.
     fn turn(&mut self, job: Job, tool: Tool, to: Kind, first: bool) -> Result<Run> {
+        let content = job.content();
+        let (source, destination) = if content.is_tree() {
+            (self.source.view.clone(), self.destination.path.clone())
+        } else {
+            (self.source.device.clone(), self.destination.device.clone())
+        };
         let run = match job {
             Job::Copy(_) => {
-                self.destination.format(to, &self.sizes)?;
+                self.clear(content, to)?;
                 self.drop_caches()?;
-                tool.copy(&self.source.view, &self.destination.path)?
+                tool.copy(&source, &destination)?
             }
-            Job::Final { changed } => self.finish(tool, to, changed)?,
-            Job::Device { delta: false } => {
-                tree::zero_device(&self.destination.device, self.sizes.disk)?;
+            Job::Final { changed, .. } => {
+                let mut warm = None;
+                // The mover makes the first pass too. The next tool finds what it left, so that
+                // both look at the same files in the same places.
+                if let Tool::Mover(level) = tool {
+                    self.clear(content, to)?;
+                    let orders = &self.destination.folder;
+                    let serving = Serving::start(level, &source, &destination, orders)?;
+                    warm.insert(serving).warm()?;
+                }
+                let changes = if changed { self.change(content)? } else { 0 };
                 self.drop_caches()?;
-                tool.copy(&self.source.device, &self.destination.device)?
-            }
-            Job::Device { delta: true } => {
-                self.changes += 1;
-                tree::change_device(&self.source.device, self.sizes.disk, self.changes)?;
-                self.drop_caches()?;
-                tool.copy(&self.source.device, &self.destination.device)?
+                match warm {
+                    Some(serving) => serving.finish()?,
+                    None => tool.copy(&source, &destination)?.having_sent(changes)?,
+                }
             }
         };
-        if first && job.tree().is_some() {
-            check::same(&self.source.view, &self.destination.path)?;
+        if first && content.is_tree() {
+            check::same(&source, &destination)?;
         }
         Ok(run)
     }
 
-    /// The last pass of several. The mover makes the first one on a new file system; rsync finds
-    /// there what the mover left, so both look at the same files in the same places.
-    fn finish(&mut self, tool: Tool, to: Kind, changed: bool) -> Result<Run> {
-        let warm = match tool {
-            Tool::Mover(level) => {
-                self.destination.format(to, &self.sizes)?;
-                let (source, destination) = (&self.source.view, &self.destination.path);
-                let mut serving =
-                    Serving::start(level, source, destination, &self.destination.folder)?;
-                serving.warm()?;
-                Some(serving)
-            }
-            _ => None,
+    fn clear(&self, content: Content, to: Kind) -> Result<()> {
+        if content.is_tree() {
+            self.destination.format(to, &self.sizes)
+        } else {
+            content::zero_device(&self.destination.device, self.sizes.disk)
+        }
+    }
+
+    /// Changes a part of the source, another one each time; returns how many files that are.
+    fn change(&mut self, content: Content) -> Result<u64> {
+        self.changes += 1;
+        let at = if content.is_tree() {
+            &self.source.path
+        } else {
+            &self.source.device
         };
-        let mut expected = 0;
-        if changed {
-            self.changes += 1;
-            expected = tree::change_small(&self.source.path, self.sizes.small, self.changes)?;
-        }
-        self.drop_caches()?;
-        if let Some(serving) = warm {
-            return serving.finish();
-        }
-        let run = tool.copy(&self.source.view, &self.destination.path)?;
-        ensure!(
-            run.transferred == Some(expected),
-            "{tool} transferred {:?} files rather than {expected}",
-            run.transferred
-        );
-        Ok(run)
+        content.change(at, &self.sizes, self.changes)
     }
 
     /// The next command finds nothing in memory: what was written is clean, and forgotten.

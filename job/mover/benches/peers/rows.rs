@@ -2,10 +2,10 @@
 
 use pvmigrate_record::order::Level;
 
+use crate::content::{Content, changed_of_device};
 use crate::disk::Kind;
 use crate::sizes::{Sizes, size, thousands};
 use crate::tool::Tool;
-use crate::tree::{Tree, changed_of_device};
 
 pub const NAMES: [&str; 9] = [
     "small", "noop", "changed", "mixed", "dense", "sparse", "empty", "block", "delta",
@@ -16,21 +16,17 @@ const WITHIN_10_PERCENT: f64 = 1.0 / 1.1;
 
 #[derive(Clone, Copy)]
 pub enum Job {
-    /// A whole tree to an empty file system.
-    Copy(Tree),
-    /// The pass after one that copied all small files; none, or one in a hundred, changed since.
-    Final { changed: bool },
-    /// A device without a file system: all of it, or what changed after all was copied.
-    Device { delta: bool },
+    /// Everything, to an empty file system or a device of zeros.
+    Copy(Content),
+    /// The pass after a warm one that copied everything; nothing, or one part in a hundred,
+    /// changed since.
+    Final { content: Content, changed: bool },
 }
 
 impl Job {
-    /// What the source holds; none is a device.
-    pub fn tree(self) -> Option<Tree> {
+    pub fn content(self) -> Content {
         match self {
-            Job::Copy(tree) => Some(tree),
-            Job::Final { .. } => Some(Tree::Small),
-            Job::Device { .. } => None,
+            Job::Copy(content) | Job::Final { content, .. } => content,
         }
     }
 }
@@ -102,7 +98,7 @@ pub fn rows(sizes: &Sizes, from: Kind) -> Vec<Row> {
     if forth {
         rows.extend(devices(sizes));
     } else {
-        rows.retain(|row| row.name != "sparse");
+        rows.retain(|row| !["sparse", "empty"].contains(&row.name));
         for row in &mut rows {
             let named = |tool: &Tool| row.ours.iter().any(|ours| ours.names(*tool));
             row.peers.retain(named);
@@ -118,7 +114,7 @@ fn trees(sizes: &Sizes) -> Vec<Row> {
         Row {
             name: "small",
             what: format!("{small} × 4 KiB"),
-            job: Job::Copy(Tree::Small),
+            job: Job::Copy(Content::Small),
             ours: vec![
                 Ours::new(Level::None, &[(2.2, Tool::Rsync)]),
                 Ours::new(Level::Written, &[(1.0, Tool::Rsync)]),
@@ -128,21 +124,27 @@ fn trees(sizes: &Sizes) -> Vec<Row> {
         Row {
             name: "noop",
             what: format!("final pass, {small} files, none changed"),
-            job: Job::Final { changed: false },
+            job: Job::Final {
+                content: Content::Small,
+                changed: false,
+            },
             ours: vec![Ours::new(Level::Written, &[(4.0, Tool::Rsync)])],
             peers: vec![Tool::Rsync],
         },
         Row {
             name: "changed",
             what: format!("final pass, {small} files, 1 % changed"),
-            job: Job::Final { changed: true },
+            job: Job::Final {
+                content: Content::Small,
+                changed: true,
+            },
             ours: vec![Ours::new(Level::Written, &[(3.5, Tool::Rsync)])],
             peers: vec![Tool::Rsync],
         },
         Row {
             name: "mixed",
             what: format!("{} files of many sizes, deep", thousands(sizes.mixed)),
-            job: Job::Copy(Tree::Mixed),
+            job: Job::Copy(Content::Mixed),
             ours: vec![
                 Ours::new(Level::None, &[(2.5, Tool::Rsync)]),
                 Ours::new(Level::Written, &[]),
@@ -152,7 +154,7 @@ fn trees(sizes: &Sizes) -> Vec<Row> {
         Row {
             name: "dense",
             what: format!("2 × {}, dense", size(sizes.dense)),
-            job: Job::Copy(Tree::Dense),
+            job: Job::Copy(Content::Dense),
             ours: vec![
                 Ours::new(
                     Level::None,
@@ -169,7 +171,7 @@ fn trees(sizes: &Sizes) -> Vec<Row> {
                 size(sizes.sparse),
                 size(sizes.sparse_data)
             ),
-            job: Job::Copy(Tree::Sparse),
+            job: Job::Copy(Content::Sparse),
             ours: vec![
                 Ours::new(Level::None, &[(100.0, Tool::Rsync)]),
                 Ours::new(Level::Written, &[(100.0, Tool::Rsync)]),
@@ -179,7 +181,7 @@ fn trees(sizes: &Sizes) -> Vec<Row> {
         Row {
             name: "empty",
             what: format!("{} empty files in one folder", thousands(sizes.empty)),
-            job: Job::Copy(Tree::Empty),
+            job: Job::Copy(Content::Empty),
             ours: vec![
                 Ours::new(Level::None, &[(3.0, Tool::Rsync)]).under(256),
                 Ours::new(Level::Written, &[]).under(256),
@@ -195,7 +197,7 @@ fn devices(sizes: &Sizes) -> [Row; 2] {
         Row {
             name: "block",
             what: format!("{disk} block volume"),
-            job: Job::Device { delta: false },
+            job: Job::Copy(Content::Noise),
             ours: vec![
                 Ours::new(Level::None, &[(WITHIN_10_PERCENT, Tool::Dd)]),
                 Ours::new(Level::Written, &[]),
@@ -204,8 +206,11 @@ fn devices(sizes: &Sizes) -> [Row; 2] {
         },
         Row {
             name: "delta",
-            what: format!("{disk} block volume, 1 % changed"),
-            job: Job::Device { delta: true },
+            what: format!("final pass, {disk} block volume, 1 % changed"),
+            job: Job::Final {
+                content: Content::Noise,
+                changed: true,
+            },
             ours: vec![Ours::new(Level::Written, &[]).writing(changed_of_device(sizes.disk))],
             peers: vec![Tool::Dd],
         },

@@ -4,18 +4,16 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use pvmigrate_record::order::{Level, Order, PassReport, Report, What};
 
-use crate::tool::{MOVER, Run, ensure_ok, watch_memory};
+use crate::tool::{MOVER, Run, ensure_ok, flush, watch_memory};
 
 const POD: &str = "bench";
-/// An engine that does not say which pass of a warm order is the last has none after this time.
-const QUIET: Duration = Duration::from_secs(2);
 
 pub struct Serving {
     child: Child,
@@ -53,25 +51,16 @@ impl Serving {
         })
     }
 
-    /// One warm order, which may take several passes.
+    /// One warm order, which may take several passes; the last of them says so.
     pub fn warm(&mut self) -> Result<()> {
         self.order(1, What::Warm)?;
-        let mut passes = 0;
         loop {
-            let report = if passes == 0 {
-                self.reports.recv().context("the mover has ended")
-            } else {
-                match self.reports.recv_timeout(QUIET) {
-                    Err(RecvTimeoutError::Timeout) => return Ok(()),
-                    other => other.context("the mover has ended"),
-                }
-            };
-            if let (_, Report::Pass(report)) = report? {
+            let (_, report) = self.reports.recv().context("the mover has ended")?;
+            if let Report::Pass(report) = report {
                 ensure_ok(&report)?;
                 if report.settled {
                     return Ok(());
                 }
-                passes += 1;
             }
         }
     }
@@ -86,7 +75,7 @@ impl Serving {
         let seconds = ended - begun;
         // As for the other tools, whose time ends with this.
         let begun = Instant::now();
-        rustix::fs::syncfs(&target)?;
+        flush(&target)?;
         let seconds = seconds + begun.elapsed();
         self.child.wait()?;
         Ok(Run {

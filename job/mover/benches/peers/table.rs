@@ -26,9 +26,10 @@ pub struct Outcome {
 
 impl Outcome {
     pub fn new(row: Row, from: Kind, to: Kind) -> Self {
-        let direction = match row.job.tree() {
-            Some(_) => format!("{from} → {to}"),
-            None => "device → device".into(),
+        let direction = if row.job.content().is_tree() {
+            format!("{from} → {to}")
+        } else {
+            "device → device".into()
         };
         Outcome {
             runs: row.tools().map(|tool| (tool, Vec::new())).collect(),

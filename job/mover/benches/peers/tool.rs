@@ -43,6 +43,16 @@ impl fmt::Display for Tool {
     }
 }
 
+impl Run {
+    /// A tool that found nothing of what was copied before would be timed for other work.
+    pub fn having_sent(self, files: u64) -> Result<Self> {
+        match self.transferred {
+            Some(sent) if sent != files => bail!("it sent {sent} files rather than {files}"),
+            _ => Ok(self),
+        }
+    }
+}
+
 impl Tool {
     /// One copy, of a tree or of a device. The mover syncs by itself; it is asked to once more,
     /// so that all are timed alike.
@@ -56,14 +66,20 @@ impl Tool {
             Tool::Tar => tar(from, to)?,
             Tool::Dd => dd(from, to)?,
         };
-        if to.is_dir() {
-            rustix::fs::syncfs(&target)?;
-        } else {
-            target.sync_all()?;
-        }
+        flush(&target)?;
         run.seconds = begun.elapsed().as_secs_f64();
         Ok(run)
     }
+}
+
+/// Waits until all that was written to a file system, by its root, or to a device is stored.
+pub fn flush(target: &File) -> Result<()> {
+    if target.metadata()?.is_dir() {
+        rustix::fs::syncfs(target)?;
+    } else {
+        target.sync_all()?;
+    }
+    Ok(())
 }
 
 fn mover(level: Level, from: &Path, to: &Path) -> Result<Run> {
