@@ -53,7 +53,14 @@ pub fn of_pod(pod: &Pod) -> String {
             return format!("pod {} waits, {reason}{message}", pod.name_any());
         }
         if let Some(ended) = state.terminated {
-            let message = ended.message.map(|m| format!(": {m}")).unwrap_or_default();
+            // Where it is the end of a log, it has several lines.
+            let lines = ended.message.iter().flat_map(|text| text.lines());
+            let said: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
+            let message = if said.is_empty() {
+                String::new()
+            } else {
+                format!(": {}", said.join("; "))
+            };
             return format!(
                 "pod {} ended with exit code {}{message}",
                 pod.name_any(),

@@ -1,12 +1,13 @@
 //! Planned → Staged: the destination exists, bound to the staging claim, and a mover has both
 //! volumes mounted and waits for its order.
 
+mod ready;
+
 use std::time::Duration;
 
 use futures::future::try_join_all;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::ResourceExt;
-use kube::api::Api;
 use pvmigrate_record::phase::Phase;
 use pvmigrate_record::record::Volume;
 use serde_json::json;
@@ -21,6 +22,7 @@ use crate::steps::reserve::{is_bound, wait_released};
 use crate::stop::Stop;
 use crate::wait::{Seen, wait_for, wait_gone};
 use crate::{causes, workloads};
+use ready::stands_ready;
 
 /// How long a consumer may look for a node before its mover is placed without it.
 const SCHEDULING_LIMIT: Duration = Duration::from_secs(60);
@@ -81,7 +83,10 @@ async fn stage(run: &Run, migration: &mut Migration, watch: &PodWatch) -> Result
         Err(stop) => return Err(causes::explain(&run.cluster, &namespace, stop, &explained).await),
     };
     let destination = destination_of(run, migration, &bound).await?;
-    wait_running(run, &pods, &mover, &explained).await?;
+    let ready = stands_ready(run, &pods, &mover).await;
+    if let Err(stop) = ready {
+        return Err(causes::explain(&run.cluster, &namespace, stop, &explained).await);
+    }
     // Known by its UID from here on: whatever happens, no second one is provisioned.
     migration.record.destination = Some(destination);
     migration.advance(&run.cluster).await
@@ -241,42 +246,4 @@ async fn clear_leftovers(run: &Run, migration: &Migration) -> Result<(), Stop> {
         wait_gone(&claims, &name, &uid, run.config.stage_limit()).await?;
     }
     Ok(())
-}
-
-async fn wait_running(
-    run: &Run,
-    pods: &Api<Pod>,
-    mover: &Pod,
-    explained: &[(&str, &str)],
-) -> Result<(), Stop> {
-    let name = mover.name_any();
-    let what = format!("mover {name} to run");
-    let waited = wait_for(pods, &name, &what, run.config.stage_limit(), |pod| {
-        let Some(pod) = pod else {
-            return Seen::Never(format!("mover {name} was deleted by somebody else"));
-        };
-        let states = pod
-            .status
-            .as_ref()
-            .and_then(|status| status.container_statuses.as_deref());
-        let state = states
-            .and_then(|all| all.first())
-            .and_then(|container| container.state.clone());
-        match state {
-            Some(state) if state.running.is_some() => Seen::Reached(()),
-            Some(state) if state.terminated.is_some() => Seen::Never(causes::of_pod(pod)),
-            _ => Seen::NotYet(causes::of_pod(pod)),
-        }
-    })
-    .await;
-    match waited {
-        Ok(()) => Ok(()),
-        Err(stop) => Err(causes::explain(
-            &run.cluster,
-            &mover.namespace().unwrap_or_default(),
-            stop,
-            explained,
-        )
-        .await),
-    }
 }

@@ -9,6 +9,9 @@ use crate::chunks::{Buffer, is_zero};
 use crate::fault::Fault;
 use crate::ledger::{Ledger, Teller};
 
+/// Bytes. What is written as one in a unit that has changed.
+const PIECE: usize = 64 * 1024;
+
 /// What became of a unit.
 struct Copied {
     now: Unit,
@@ -116,6 +119,17 @@ impl Pair {
         };
         if zeros {
             copied.written = self.destination.zero(offset, data)?;
+        } else if known.hash.is_some() {
+            // An earlier copy, of which an application has changed a part.
+            let there = there.of(length);
+            self.destination.read(offset, there)?;
+            for (index, piece) in data.chunks(PIECE).enumerate() {
+                let start = index * PIECE;
+                if piece != &there[start..start + piece.len()] {
+                    self.destination.write(offset + start as u64, piece)?;
+                    copied.written += piece.len() as u64;
+                }
+            }
         } else {
             self.destination.write(offset, data)?;
             copied.written = length as u64;

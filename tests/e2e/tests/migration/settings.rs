@@ -30,7 +30,7 @@ async fn a_copy_that_is_not_compared_is_a_warning_in_log_and_report() {
 }
 
 #[tokio::test]
-async fn a_pattern_that_is_none_is_named_and_the_application_runs_on() {
+async fn a_pattern_that_is_none_is_named_and_no_application_is_stopped_for_it() {
     run_test("no-pattern", async |test| {
         let release = start(
             test,
@@ -38,7 +38,12 @@ async fn a_pattern_that_is_none_is_named_and_the_application_runs_on() {
         )
         .await?;
         let end = release.ended().await?;
-        end.expect(4, &["--exclude: error parsing glob 'not[fine'"])?;
+        let end = end.expect(4, &["error parsing glob 'not[fine'"])?;
+        ensure!(
+            !end.log.contains("phase=Frozen"),
+            "it was stopped:\n{}",
+            end.log
+        );
         leftovers::none_of_the_run(&release, &test.cluster, &test.namespace).await?;
         let pods = example::pods(&test.cluster, &test.namespace, &["data"]).await?;
         let holds = test.exec(&pods["data"], "cat /data/file").await?;
