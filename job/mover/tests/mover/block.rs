@@ -15,6 +15,8 @@ use crate::{assert_ok, eventually, program};
 const MIB: u64 = 1024 * 1024;
 /// What a pass after the first compares and writes as one.
 const UNIT: u64 = 4 * MIB;
+/// What of it is written as one.
+const PIECE: u64 = 64 * 1024;
 
 /// A loop device on a file in memory.
 pub struct Device {
@@ -160,21 +162,21 @@ fn a_destination_in_use_is_refused() {
 }
 
 #[test]
-fn only_units_that_changed_are_written_by_the_next_pass() {
+fn only_pieces_that_changed_are_written_by_the_next_pass() {
     let source = Device::new(SIZE, CONTENT);
     let destination = Device::new(SIZE, FULL_OF_ONES);
     let mut mover = Mover::new(&source.path, &destination.path, Options::default());
     assert_ok(&next_pass(&mut mover, What::Warm));
     source.write("changed", 100);
-    // From one unit into the next.
+    // From one unit, and piece, into the next.
     source.write("changed", 3 * UNIT - 3);
     let report = next_pass(&mut mover, What::Warm);
     assert_ok(&report);
-    assert_eq!(report.totals.bytes, 3 * UNIT);
+    assert_eq!(report.totals.bytes, 3 * PIECE);
     source.write("end", SIZE - 3);
     let report = next_pass(&mut mover, What::Final);
     assert_ok(&report);
-    assert_eq!(report.totals.bytes, SIZE % UNIT);
+    assert_eq!(report.totals.bytes, SIZE % PIECE);
     assert_equal(&source, &destination, SIZE);
 }
 
