@@ -89,6 +89,8 @@ impl Buffer {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::single_range_in_vec_init)] // A file may well have one stretch of data.
+
     use super::*;
 
     #[test]

@@ -11,6 +11,7 @@
 //! An entry that fails is an error in the report and the walk goes on; it stops only where every
 //! further write would fail.
 
+mod batch;
 mod big;
 mod directory;
 mod entry;
@@ -40,8 +41,8 @@ use crate::pool::Pool;
 use crate::remove::remove;
 use crate::trust::Trust;
 use crate::xattrs::{Place, remove_default_acl};
+use batch::Entry;
 use big::Big;
-use entry::Entry;
 
 /// How many entries a thread takes at once, and how many files it has read ahead.
 const BATCH: usize = 64;
@@ -55,6 +56,8 @@ pub struct Context<'a> {
     pub options: &'a Options,
     pub keep: Keep<'a>,
     pub trust: &'a Trust,
+    /// Whether all that the destination holds was written back before the pass.
+    pub on_storage: bool,
     pub limiter: &'a Limiter,
     /// What the pass before left.
     pub before: &'a Manifest,

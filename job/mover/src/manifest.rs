@@ -5,7 +5,7 @@
 //! its copy: so a renamed directory, or two that changed places, are seen without a path.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::chunks::Chunk;
@@ -37,8 +37,8 @@ pub struct Known {
     pub chunks: Box<[Chunk]>,
     /// Whether it cannot have changed without a newer ctime: see `trust`.
     pub settled: AtomicBool,
-    /// The copy's ctime when the copy was last compared; zero if it was not.
-    compared: AtomicI64,
+    /// The copy has been found equal since it was written, but for its content.
+    compared: AtomicBool,
     unproven: Mutex<Unproven>,
 }
 
@@ -63,7 +63,7 @@ impl Known {
             seal,
             chunks: chunks.into_boxed_slice(),
             settled: AtomicBool::new(settled),
-            compared: AtomicI64::new(0),
+            compared: AtomicBool::new(false),
             unproven: Mutex::default(),
         }
     }
@@ -73,7 +73,7 @@ impl Known {
     }
 
     /// All of its content was read back, or is otherwise known to be on the storage.
-    pub fn is_proven(&self) {
+    pub fn prove(&self) {
         *lock(&self.unproven) = Unproven::Nothing;
     }
 
@@ -117,15 +117,12 @@ impl Known {
         self.settled.load(Ordering::Relaxed)
     }
 
-    /// Whether the copy was compared and nobody touched it since.
-    pub fn was_compared(&self, copy: &Meta) -> bool {
-        self.copy == copy.id.2
-            && self.compared.load(Ordering::Relaxed) == copy.ctime.in_nanoseconds()
+    pub fn is_compared(&self) -> bool {
+        self.compared.load(Ordering::Relaxed)
     }
 
-    pub fn set_compared(&self, copy: &Meta) {
-        self.compared
-            .store(copy.ctime.in_nanoseconds(), Ordering::Relaxed);
+    pub fn set_compared(&self) {
+        self.compared.store(true, Ordering::Relaxed);
     }
 }
 
@@ -134,7 +131,7 @@ impl Clone for Known {
         Known {
             chunks: self.chunks.clone(),
             settled: AtomicBool::new(self.is_settled()),
-            compared: AtomicI64::new(self.compared.load(Ordering::Relaxed)),
+            compared: AtomicBool::new(self.is_compared()),
             unproven: Mutex::new(self.unproven()),
             ..*self
         }

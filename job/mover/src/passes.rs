@@ -152,6 +152,7 @@ impl Mover {
             options: &self.options,
             keep,
             trust: &trust,
+            on_storage: self.passes == 1,
             limiter: &self.limiter,
             before: &self.manifest,
             after: &after,

@@ -5,7 +5,9 @@
 
 mod content;
 mod difference;
+mod digest;
 mod entry;
+mod storage;
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
@@ -27,7 +29,9 @@ use crate::meta::{Id, Meta};
 use crate::names::Names;
 use crate::pair::{Opened, Pair, Sides};
 use crate::pool::Pool;
-use content::{Reader, Reading};
+use content::Reading;
+use digest::Digest;
+use storage::Reader;
 
 /// How many entries a thread takes at once.
 const BATCH: usize = 64;
@@ -74,25 +78,6 @@ enum Item {
 struct Listing {
     names: Names,
     next: AtomicUsize,
-}
-
-/// The sum of the hashes of all entries of one side: it does not depend on their order.
-#[derive(Clone, Copy, Default)]
-struct Digest([u64; 4]);
-
-impl Digest {
-    fn add(&mut self, entry: &blake3::Hash) {
-        for (sum, bytes) in self.0.iter_mut().zip(entry.as_bytes().chunks_exact(8)) {
-            let mut lane = [0; 8];
-            lane.copy_from_slice(bytes);
-            *sum = sum.wrapping_add(u64::from_le_bytes(lane));
-        }
-    }
-
-    fn shown(self) -> String {
-        let [a, b, c, d] = self.0;
-        format!("{a:016x}{b:016x}{c:016x}{d:016x}")
-    }
 }
 
 /// Compares the trees; each difference becomes an error of its path in the ledger.
@@ -249,7 +234,7 @@ impl Comparison<'_> {
     /// What stands in the digest of its side for an entry that the other has not.
     fn digest(&self, directory: &Directory, name: &CStr, meta: &Meta) -> blake3::Hash {
         let path = &directory.own.path;
-        difference::digest(path, name, meta, &Seal::default(), &[], self.ledger())
+        digest::of_entry(path, name, meta, &Seal::default(), &[], self.ledger())
     }
 
     fn done(&self, directory: &Directory) {

@@ -4,13 +4,13 @@ use std::ffi::CStr;
 use std::sync::Arc;
 
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{Advice, Mode, OFlags, fadvise, openat};
 use rustix::io::Errno;
 
+use super::batch::{Entry, opened};
 use super::big::is_big;
-use super::entry::{Entry, opened};
 use super::{Directory, Pass};
-use crate::attributes;
+use crate::attributes::{self, storage};
 use crate::chunks::Chunk;
 use crate::content::{Before, Copier, Job};
 use crate::extra::Extra;
@@ -79,11 +79,14 @@ impl Pass<'_> {
             None => None,
         };
         let (to, found) = match existing {
-            Some(file) if attributes::stores_alike(file.as_fd(), &extra, keep)? => {
-                (file, entry.found)
-            }
+            Some(file) if storage::stores_alike(file.as_fd(), &extra, keep)? => (file, entry.found),
             _ => (self.new_file(directory, sides, name, &extra)?, None),
         };
+        if found.is_some() && entry.known.is_none() {
+            // It is going to be compared: with what the storage has.
+            fadvise(&to, 0, None, Advice::DontNeed)
+                .map_err(Fault::destination("drop its cache"))?;
+        }
         let mut copying = Copying {
             meta,
             extra,
@@ -142,7 +145,7 @@ impl Pass<'_> {
         match (&copying.found, &copying.known) {
             (Some(_), Some(earlier)) => known.take_proof(earlier),
             // Both were read, the destination from its storage.
-            (Some(_), None) if !wrote => known.is_proven(),
+            (Some(_), None) if !wrote && self.with.on_storage => known.prove(),
             _ => {}
         }
         if changed {
@@ -171,7 +174,7 @@ impl Pass<'_> {
             file => file,
         };
         let file = file.map_err(Fault::destination("make it"))?;
-        attributes::before_content(file.as_fd(), extra, &self.with.keep)?;
+        storage::before_content(file.as_fd(), extra, &self.with.keep)?;
         Ok(file)
     }
 }

@@ -6,23 +6,22 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use pvmigrate_record::order::{Attribute, Level};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Advice, OFlags, fadvise};
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fs::OFlags;
 
 use super::entry::Both;
-use super::{Comparison, Directory, Item, difference, lock};
-use crate::chunks::{Buffer, CHUNK, CHUNK_LENGTH, Chunk};
+use super::storage::{File, Reader};
+use super::{Comparison, Directory, Item, digest, lock};
+use crate::chunks::{CHUNK, Chunk};
 use crate::fault::Fault;
-use crate::limiter::Limiter;
 use crate::manifest::Unproven;
 use crate::meta::Meta;
 use crate::pair::Sides;
 use crate::quiet::open_quietly;
-use crate::reader::{Input, Pieces};
 use crate::stretches::Stretches;
 
 /// The length of a part of a big file, in bytes.
-const PART: u64 = 8 * CHUNK;
+pub const PART: u64 = 8 * CHUNK;
 /// How much more data than the source a file of the destination may have before it counts as
 /// filled in, in bytes: per stretch of data, because file systems round in different steps.
 const SLACK: u64 = 64 * 1024;
@@ -45,107 +44,6 @@ pub struct Reading {
     failed: AtomicBool,
     /// What was found, of the source and of the destination.
     found: Mutex<(Vec<Chunk>, Vec<Chunk>)>,
-}
-
-struct File {
-    file: OwnedFd,
-    direct: Option<OwnedFd>,
-}
-
-/// What reads, one for a thread.
-pub struct Reader<'a> {
-    limiter: &'a Limiter,
-    buffer: Buffer,
-    pieces: Pieces,
-    /// Bytes.
-    read: u64,
-}
-
-impl<'a> Reader<'a> {
-    pub fn new(limiter: &'a Limiter) -> Self {
-        Reader {
-            limiter,
-            buffer: Buffer::new(CHUNK_LENGTH),
-            pieces: Pieces::default(),
-            read: 0,
-        }
-    }
-
-    /// The chunks of a part of a file that begins with one.
-    fn chunks(
-        &mut self,
-        from: Input<'_>,
-        allocated: u64,
-        part: Range<u64>,
-    ) -> Result<Vec<Chunk>, rustix::io::Errno> {
-        let mut chunks = Vec::new();
-        // The map before the reading: XFS takes reserved space for data once it is in the cache.
-        let mut stretches = if allocated >= from.size {
-            Stretches::dense(from.file, part.clone())
-        } else {
-            Stretches::new(from.file, part.clone())
-        };
-        self.pieces.clear(part.start / CHUNK);
-        loop {
-            let data = stretches.next()?;
-            let mut start = data.as_ref().map_or(part.end, |data| data.start);
-            let end = data.as_ref().map_or(part.end, |data| data.end);
-            while start < end {
-                let index = start / CHUNK;
-                if index != self.pieces.index {
-                    chunks.extend(self.chunk(from)?);
-                    self.pieces.clear(index);
-                }
-                let until = end.min((index + 1) * CHUNK);
-                self.pieces.data.push(start..until);
-                start = until;
-            }
-            if data.is_none() {
-                chunks.extend(self.chunk(from)?);
-                return Ok(chunks);
-            }
-        }
-    }
-
-    fn chunk(&mut self, from: Input<'_>) -> Result<Option<Chunk>, rustix::io::Errno> {
-        let bytes: u64 = self.pieces.data.iter().map(|p| p.end - p.start).sum();
-        if bytes == 0 {
-            return Ok(None);
-        }
-        self.limiter.take(bytes);
-        self.read += bytes;
-        let buffer = self.buffer.bytes();
-        // One that ends early has another size by now, or is read with what was there before:
-        // either way its hash is another.
-        if !self.pieces.read(from, buffer)? {
-            buffer.fill(0xff);
-        }
-        Ok(self.pieces.chunk(buffer))
-    }
-}
-
-impl File {
-    fn open(tree: BorrowedFd<'_>, name: &CStr, size: u64) -> Result<Self, rustix::io::Errno> {
-        let file = open_quietly(tree, name, OFlags::RDONLY)?;
-        // What counts is what the storage gives back, not what the page cache still has.
-        let direct = if size >= PART {
-            open_quietly(tree, name, OFlags::RDONLY | OFlags::DIRECT).ok()
-        } else {
-            None
-        };
-        if direct.is_none() {
-            fadvise(&file, 0, None, Advice::DontNeed)?;
-        }
-        Ok(File { file, direct })
-    }
-
-    fn input(&self, size: u64) -> Input<'_> {
-        Input {
-            file: self.file.as_fd(),
-            direct: self.direct.as_ref().map(AsFd::as_fd),
-            size,
-        }
-    }
 }
 
 impl Comparison<'_> {
@@ -304,7 +202,7 @@ impl Comparison<'_> {
             if self.with.level >= Level::Written
                 && let Some(known) = known.find(both.source.id.2, both.destination.id.2)
             {
-                known.is_proven();
+                known.prove();
             }
         } else {
             let differ = source.iter().find(|chunk| !destination.contains(chunk));
@@ -315,7 +213,7 @@ impl Comparison<'_> {
         }
         self.entries.fetch_add(1, Ordering::Relaxed);
         let digest = |meta: &Meta, seal, chunks| {
-            difference::digest(&directory.own.path, name, meta, seal, chunks, self.ledger())
+            digest::of_entry(&directory.own.path, name, meta, seal, chunks, self.ledger())
         };
         let of_source = digest(&both.source, &both.seals.0, source);
         let of_destination = digest(&both.destination, &both.seals.1, destination);

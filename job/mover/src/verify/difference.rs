@@ -1,12 +1,8 @@
 //! How two sides of an entry differ, in sentences, and what of an entry is in the digests.
 
-use std::ffi::CStr;
-
-use blake3::{Hash, Hasher};
 use pvmigrate_record::order::Attribute;
 
-use crate::chunks::Chunk;
-use crate::extra::{Extra, Seal};
+use crate::extra::Extra;
 use crate::ledger::Ledger;
 use crate::meta::{Kind, Meta};
 use crate::xattrs;
@@ -94,54 +90,8 @@ pub fn of_extras(source: &Extra, destination: &Extra, ledger: &Ledger) -> Vec<St
     found
 }
 
-/// The hash of one side of an entry: all that is compared of it. Each part has a length that
-/// cannot be mistaken.
-pub fn digest(
-    directory: &[u8; 32],
-    name: &CStr,
-    meta: &Meta,
-    seal: &Seal,
-    chunks: &[Chunk],
-    ledger: &Ledger,
-) -> Hash {
-    let kept = |attribute, value: u32| if ledger.loses(attribute) { 0 } else { value };
-    let mut hasher = Hasher::new();
-    let mut add = |bytes: &[u8]| {
-        hasher.update(&(bytes.len() as u64).to_le_bytes());
-        hasher.update(bytes);
-    };
-    add(directory);
-    add(name.to_bytes());
-    add(meta.kind.name().as_bytes());
-    let mode = if meta.kind == Kind::Symlink {
-        0
-    } else {
-        meta.mode
-    };
-    for number in [
-        kept(Attribute::Mode, mode),
-        kept(Attribute::Owner, meta.uid),
-        kept(Attribute::Owner, meta.gid),
-        meta.rdev.0,
-        meta.rdev.1,
-    ] {
-        add(&number.to_le_bytes());
-    }
-    add(&size(meta).to_le_bytes());
-    if !ledger.loses(Attribute::Times) {
-        add(&meta.mtime.seconds.to_le_bytes());
-        add(&meta.mtime.nanoseconds.to_le_bytes());
-    }
-    add(seal);
-    for chunk in chunks {
-        add(&chunk.index.to_le_bytes());
-        add(chunk.hash.as_bytes());
-    }
-    hasher.finalize()
-}
-
 /// A directory's size is the file system's own matter.
-fn size(meta: &Meta) -> u64 {
+pub fn size(meta: &Meta) -> u64 {
     if meta.kind == Kind::Directory {
         0
     } else {

@@ -8,12 +8,12 @@ use pvmigrate_record::order::{Level, What};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, OFlags, Timestamps, readlinkat, utimensat};
 
-use super::content::Reader;
+use super::storage::Reader;
 use super::{BATCH, Comparison, Directory, Item, Listing};
 use crate::extra::{Extra, Seal};
 use crate::fault::Fault;
 use crate::filesystem::FileSystem;
-use crate::manifest::{Known, ROOT};
+use crate::manifest::{Known, ROOT, Unproven};
 use crate::meta::{Kind, Meta};
 use crate::pair::Sides;
 use crate::quiet::open_quietly;
@@ -28,6 +28,17 @@ pub(super) struct Both {
     pub(super) seals: (Seal, Seal),
     /// What the copy knows of it.
     pub(super) known: Option<Known>,
+}
+
+impl Both {
+    fn equal(source: Meta, known: &Known) -> Self {
+        Both {
+            source,
+            destination: source,
+            seals: (known.seal, known.seal),
+            known: None,
+        }
+    }
 }
 
 impl Comparison<'_> {
@@ -47,9 +58,11 @@ impl Comparison<'_> {
             }
             match directory.sides(&self.opened) {
                 Ok(sides) => {
-                    for name in (start..end).filter_map(|index| listing.names.get(index)) {
+                    for index in start..end {
                         self.ledger().entry();
-                        if let Err(fault) = self.entry(directory, &sides, name, reader) {
+                        let name = listing.names.name(index);
+                        let copy = listing.names.inode(index).unwrap_or_default();
+                        if let Err(fault) = self.entry(directory, &sides, (name, copy), reader) {
                             self.fault(directory, name, &fault);
                         }
                     }
@@ -88,11 +101,23 @@ impl Comparison<'_> {
         &self,
         directory: &Directory,
         sides: &Sides,
-        name: &CStr,
+        (name, copy): (&CStr, u64),
         reader: &mut Reader<'_>,
     ) -> Result<(), Fault> {
         let source = Meta::at(sides.source(), name).map_err(Fault::source("look at it"))?;
         if source.mount_point {
+            return Ok(());
+        }
+        let known = directory.own.known.find(source.id.2, copy);
+        if let Some(known) = known
+            && self.is_proven(known)
+            && known.looks_like(&source)
+        {
+            if source.kind == Kind::Directory {
+                self.go_into(directory, name);
+            }
+            let both = Both::equal(source, known);
+            self.conclude(directory, name, &both, (&known.chunks, &known.chunks));
             return Ok(());
         }
         let destination =
@@ -100,7 +125,6 @@ impl Comparison<'_> {
         if destination.mount_point {
             return Err(Fault::Refused("a mount point, not looked into".into()));
         }
-        let known = directory.own.known.find(source.id.2, destination.id.2);
         self.still_as_copied(&source, known)?;
         let mut both = Both {
             source,
@@ -116,13 +140,11 @@ impl Comparison<'_> {
             )));
         }
         if source.kind == Kind::Directory {
-            directory.begin();
-            let enter = Item::Enter(Arc::clone(directory), name.to_owned());
-            self.pool.push(enter);
+            self.go_into(directory, name);
         }
-        self.metadata(directory, name, &mut both, sides)?;
-        if let Some(known) = known {
-            known.set_compared(&destination);
+        let equal = self.metadata(directory, name, &mut both, sides)?;
+        if let Some(known) = known.filter(|_| equal) {
+            known.set_compared();
         }
         if source.kind == Kind::Regular && self.with.level >= Level::Written {
             self.content(directory, sides, name, both, reader)
@@ -130,6 +152,18 @@ impl Comparison<'_> {
             self.conclude(directory, name, &both, (&[], &[]));
             Ok(())
         }
+    }
+
+    fn go_into(&self, directory: &Directory, name: &CStr) {
+        directory.begin();
+        let enter = Item::Enter(Arc::clone(directory), name.to_owned());
+        self.pool.push(enter);
+    }
+
+    /// Whether an earlier pass of this mover found the copy equal. Nobody else writes to it.
+    fn is_proven(&self, known: &Known) -> bool {
+        let content = self.with.level < Level::Written || known.unproven() == Unproven::Nothing;
+        self.with.level < Level::Full && known.is_compared() && content
     }
 
     /// What changed since it was copied cannot be compared: in a warm pass the next one does it.
@@ -142,43 +176,40 @@ impl Comparison<'_> {
         }
     }
 
-    /// Compares everything but content. Differences are errors of their own.
+    /// Compares everything but content. Differences are errors of their own; true if there are
+    /// none.
     fn metadata(
         &self,
         directory: &Directory,
         name: &CStr,
         both: &mut Both,
         sides: &Sides,
-    ) -> Result<(), Fault> {
+    ) -> Result<bool, Fault> {
         let (source, destination) = (both.source, both.destination);
         let mut found = difference::of_metas(&source, &destination, self.ledger());
         if !self.is_its_copy(&source, &destination) {
             found.push("its hard links are others".into());
         }
-        both.seals = match &both.known {
-            Some(known) if known.was_compared(&destination) => (known.seal, known.seal),
-            known => {
-                let to = self.extra(sides.destination(), name, &destination, false)?;
-                let from = match known {
-                    Some(known) if known.seal == to.seal() => None,
-                    _ => Some(self.extra(sides.source(), name, &source, true)?),
-                };
-                let expected = from.as_ref().map_or_else(|| to.seal(), Extra::seal);
-                if let Some(from) = &from {
-                    found.extend(difference::of_extras(from, &to, self.ledger()));
-                }
-                if found.is_empty() {
-                    // Nothing that must be kept differs.
-                    (expected, expected)
-                } else {
-                    (expected, to.seal())
-                }
-            }
+        let to = self.extra(sides.destination(), name, &destination, false)?;
+        let from = match &both.known {
+            Some(known) if known.seal == to.seal() => None,
+            _ => Some(self.extra(sides.source(), name, &source, true)?),
         };
+        let expected = from.as_ref().map_or_else(|| to.seal(), Extra::seal);
+        if let Some(from) = &from {
+            found.extend(difference::of_extras(from, &to, self.ledger()));
+        }
+        both.seals = if found.is_empty() {
+            // Nothing that must be kept differs.
+            (expected, expected)
+        } else {
+            (expected, to.seal())
+        };
+        let equal = found.is_empty();
         for difference in found {
             self.ledger().error(&directory.path_of(name), difference);
         }
-        Ok(())
+        Ok(equal)
     }
 
     /// Reads what an inode has besides content. An empty name stands for the directory itself.

@@ -49,26 +49,32 @@ fn copy_while(
     );
     let wanted = fs::metadata(source.view.join(file)).unwrap();
     eventually("it is copied", || {
+        let running = copy.child.try_wait().unwrap().is_none();
+        assert!(running, "it ended too early to interfere");
         fs::metadata(destination.view.join(file)).is_ok_and(|found| {
             (found.len(), found.modified().unwrap()) == (wanted.len(), wanted.modified().unwrap())
         })
     });
     copy.signal(Signal::STOP);
-    let rest = destination.run("[ ! -e z-large ] || stat -c %b z-large");
-    let rest = rest.trim().parse().unwrap_or(0_u64);
-    assert!(rest * 512 < 100_000_000, "it is too late to interfere");
+    let done = destination.run("[ ! -e z ] || find z -size +3900 | wc -l");
+    let done: u32 = done.trim().parse().unwrap_or(0);
+    assert!(done < FILES_AFTER, "it is too late to interfere");
     interfere();
     copy.signal(Signal::CONT);
     copy.child.wait().unwrap();
     serde_json::from_slice(&fs::read(output).unwrap()).unwrap()
 }
 
+/// Enough to be still at work on them when the target is done.
+const FILES_AFTER: u32 = 50;
+
 fn source() -> Volume {
     let source = Volume::new(Kind::Ext4);
-    source.run(
-        "head -c 2000000 /dev/urandom > a-target; head -c 1000000 /dev/urandom > fine
-         head -c 100000000 /dev/urandom > z-large; touch -d 2001-01-01 a-target",
-    );
+    source.run(&format!(
+        "head -c 1500000 /dev/urandom > a-target; head -c 1500000 /dev/urandom > fine; mkdir z
+         for i in $(seq {FILES_AFTER}); do head -c 2000000 /dev/urandom > z/$i; done
+         touch -d 2001-01-01 a-target"
+    ));
     source
 }
 

@@ -12,8 +12,8 @@ use crate::torture::{plant, plant_flags};
 use crate::volume::{Kind, Volume};
 use crate::{assert_ok, pass, program};
 
-const ROUNDS: u64 = 8;
-const KILLS: u64 = 5;
+const ROUNDS: u64 = 5;
+const KILLS: u64 = 8;
 
 fn kill_after(source: &Volume, destination: &Volume, time: Duration) {
     let copy = Background::start(

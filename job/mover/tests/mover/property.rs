@@ -24,7 +24,7 @@ fn check(cases: u32, from: Kind, to: Kind) {
     let config = ProptestConfig {
         cases: std::env::var("PVMIGRATE_TEST_CASES").map_or(cases, |cases| cases.parse().unwrap()),
         failure_persistence: None,
-        max_shrink_iters: 150,
+        max_shrink_iters: 60,
         ..ProptestConfig::default()
     };
     let outcome = TestRunner::new(config).run(&rounds, |(first, second, third)| {

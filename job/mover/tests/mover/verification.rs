@@ -1,5 +1,8 @@
 //! Verification finds what a copy may have got wrong, and names each path.
 
+use pvmigrate_mover::{Exclusions, Mover, Options};
+use pvmigrate_record::order::What;
+
 use crate::torture::{plant, plant_flags};
 use crate::volume::{Kind, Volume};
 use crate::{assert_ok, pass, reasons, verify};
@@ -120,4 +123,29 @@ fn only_the_first_errors_are_kept_and_all_are_counted() {
     assert!(!report.ok);
     assert!(report.error_count >= 50);
     assert_eq!(report.errors.len(), 20);
+}
+
+#[test]
+fn what_the_copy_passes_over_is_named() {
+    let (source, destination) = (Volume::new(Kind::Ext4), Volume::new(Kind::Xfs));
+    source.run("mkdir -p d/e; : > d/empty; printf x > d/file; ln -s x d/link; printf y > d/e/deep; ln d/file d/e/hard");
+    let paths = ["d/empty", "d/file", "d/link", "d/e"];
+    for path in paths {
+        let options = Options {
+            overlook: Exclusions::parse(&[path]).unwrap(),
+            ..Options::default()
+        };
+        let mut mover = Mover::new(&source.view, &destination.path, options);
+        let report = mover.pass(What::Final, &mut |_, _| {});
+        assert!(!report.ok, "{path}");
+        assert_eq!(reasons(&report, path), "missing on the destination");
+        destination.run("rm -r *");
+    }
+    // Also in a pass that has little to do.
+    let mut mover = Mover::new(&source.view, &destination.path, Options::default());
+    assert_ok(&mover.pass(What::Warm, &mut |_, _| {}));
+    destination.run("rm d/empty");
+    let report = mover.pass(What::Final, &mut |_, _| {});
+    assert_ok(&report);
+    assert_eq!(destination.run("ls d/empty"), "d/empty\n");
 }

@@ -14,6 +14,10 @@ pub enum Kind {
 }
 
 const MOUNT: &str = "mount -o loop,strictatime image volume";
+/// A process that another test is just starting has all that is open here, for a moment.
+const UNMOUNT: &str = "for mount in view volume; do
+    n=0; until umount $mount; do [ $((n += 1)) -lt 100 ]; sleep 0.1; done
+done";
 const VIEW: &str = "mount --bind volume view; mount -o remount,bind,ro view";
 
 impl Kind {
@@ -107,7 +111,7 @@ impl Volume {
     pub fn offline(&self, script: &str) {
         shell(
             &self.folder,
-            &format!("umount view volume; {script}; {MOUNT}; {VIEW}"),
+            &format!("{UNMOUNT}; {script}; {MOUNT}; {VIEW}"),
         );
     }
 
