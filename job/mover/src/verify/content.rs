@@ -103,11 +103,18 @@ impl Comparison<'_> {
         };
         directory.begin();
         if reading.parts.len() == 1 {
-            self.part(&Arc::new(reading), reader);
+            reader.ahead.push(Arc::new(reading));
         } else {
             self.pool.push(Item::Part(Arc::new(reading)));
         }
         Ok(())
+    }
+
+    /// Reads the files of a batch, all of which the storage was asked for.
+    pub(super) fn read_ahead(&self, reader: &mut Reader<'_>) {
+        for reading in std::mem::take(&mut reader.ahead) {
+            self.part(&reading, reader);
+        }
     }
 
     /// Reads the next part of a file; the last one concludes.

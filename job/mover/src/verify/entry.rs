@@ -66,6 +66,7 @@ impl Comparison<'_> {
                             self.fault(directory, name, &fault);
                         }
                     }
+                    self.read_ahead(reader);
                 }
                 Err(fault) => self.ledger().fault(&directory.path(), &fault),
             }

@@ -2,12 +2,13 @@
 
 use std::ffi::CStr;
 use std::ops::Range;
+use std::sync::Arc;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Advice, OFlags, fadvise};
 use rustix::io::Errno;
 
-use super::content::PART;
+use super::content::{PART, Reading};
 use crate::chunks::{Buffer, CHUNK, CHUNK_LENGTH, Chunk};
 use crate::limiter::Limiter;
 use crate::quiet::open_quietly;
@@ -24,6 +25,8 @@ pub struct Reader<'a> {
     limiter: &'a Limiter,
     buffer: Buffer,
     pieces: Pieces,
+    /// Small files that are being read ahead.
+    pub ahead: Vec<Arc<Reading>>,
     /// Bytes.
     pub read: u64,
 }
@@ -34,6 +37,7 @@ impl<'a> Reader<'a> {
             limiter,
             buffer: Buffer::new(CHUNK_LENGTH),
             pieces: Pieces::default(),
+            ahead: Vec::new(),
             read: 0,
         }
     }
@@ -102,6 +106,7 @@ impl File {
         };
         if direct.is_none() {
             fadvise(&file, 0, None, Advice::DontNeed)?;
+            fadvise(&file, 0, None, Advice::WillNeed)?;
         }
         Ok(File { file, direct })
     }
