@@ -202,10 +202,10 @@ impl Mover {
         let shrinks = match &self.last {
             None => true,
             // A file system where everything is read again each time shrinks by nothing.
-            Some(last) => u128::from(read) * 10 <= u128::from(last.read) * SHRINKS,
+            Some(last) => u128::from(read) * 10 < u128::from(last.read) * SHRINKS,
         };
-        report.settled =
-            what == What::Warm && (report.seconds < SHORT || !shrinks || self.passes >= MOST);
+        report.settled = what == What::Warm
+            && (report.seconds < SHORT || !shrinks || read == 0 || self.passes >= MOST);
         self.last = Some(Last { began, read });
     }
 }

@@ -11,6 +11,9 @@ use std::time::Duration;
 /// How often the thread that waits for the others tells how far they are.
 const BETWEEN_TICKS: Duration = Duration::from_secs(1);
 
+/// How many items may wait before no more of the same kind are added: a bound on memory.
+const MANY: usize = 1024;
+
 pub struct Pool<I> {
     state: Mutex<State<I>>,
     wake: Condvar,
@@ -20,6 +23,8 @@ pub struct Pool<I> {
 struct State<I> {
     items: Vec<I>,
     busy: usize,
+    /// Threads that wait for something to do.
+    idle: usize,
     over: bool,
 }
 
@@ -29,6 +34,7 @@ impl<I: Send> Pool<I> {
             state: Mutex::new(State {
                 items: vec![first],
                 busy: 0,
+                idle: 0,
                 over: false,
             }),
             wake: Condvar::new(),
@@ -39,6 +45,14 @@ impl<I: Send> Pool<I> {
     pub fn push(&self, item: I) {
         self.lock().items.push(item);
         self.wake.notify_one();
+    }
+
+    /// Whether who works on something long should put the rest of it on the stack: others have
+    /// nothing to do, or so much waits on the stack that it should be done first. Otherwise a
+    /// thread had better go on where it is: several in one directory wait for each other.
+    pub fn should_share(&self) -> bool {
+        let state = self.lock();
+        (state.idle > 0 && state.items.is_empty()) || state.items.len() > MANY
     }
 
     /// Lets what is in hand end, and begins nothing more.
@@ -101,10 +115,12 @@ impl<I: Send> Pool<I> {
                 state.busy += 1;
                 return Some(item);
             }
+            state.idle += 1;
             state = self
                 .wake
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
+            state.idle -= 1;
         }
     }
 

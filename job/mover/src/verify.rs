@@ -277,6 +277,12 @@ impl Listing {
             next: AtomicUsize::new(0),
         }
     }
+
+    /// The next batch, as indices of names. None if none are left.
+    fn take(&self) -> Option<std::ops::Range<usize>> {
+        let start = self.next.fetch_add(BATCH, Ordering::Relaxed);
+        (start < self.names.len()).then(|| start..(start + BATCH).min(self.names.len()))
+    }
 }
 
 fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {

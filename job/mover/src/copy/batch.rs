@@ -42,8 +42,9 @@ impl Pass<'_> {
         listing: &Arc<Listing>,
         copier: &mut Copier<'_>,
     ) {
-        if let Some(batch) = listing.take() {
-            if batch.end < listing.source.len() {
+        while let Some(batch) = listing.take() {
+            let shared = batch.end < listing.source.len() && self.pool.should_share();
+            if shared {
                 directory.begin();
                 let rest = Item::Names(Arc::clone(directory), Arc::clone(listing));
                 self.pool.push(rest);
@@ -66,6 +67,9 @@ impl Pass<'_> {
                     self.entries(directory, listing, changed, copier);
                 }
                 Err(fault) => self.ledger().fault(&directory.path(), &fault),
+            }
+            if shared || self.ledger().must_stop() {
+                break;
             }
         }
         self.done(directory);

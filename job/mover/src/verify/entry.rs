@@ -2,14 +2,13 @@
 
 use std::ffi::CStr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use pvmigrate_record::order::{Level, What};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, OFlags, Timestamps, readlinkat, utimensat};
 
 use super::storage::Reader;
-use super::{BATCH, Comparison, Directory, Item, Listing};
+use super::{Comparison, Directory, Item, Listing};
 use crate::extra::{Extra, Seal};
 use crate::fault::Fault;
 use crate::filesystem::FileSystem;
@@ -48,17 +47,16 @@ impl Comparison<'_> {
         listing: &Arc<Listing>,
         reader: &mut Reader<'_>,
     ) {
-        let start = listing.next.fetch_add(BATCH, Ordering::Relaxed);
-        let end = (start + BATCH).min(listing.names.len());
-        if start < end {
-            if end < listing.names.len() {
+        while let Some(batch) = listing.take() {
+            let shared = batch.end < listing.names.len() && self.pool.should_share();
+            if shared {
                 directory.begin();
                 let rest = Item::Names(Arc::clone(directory), Arc::clone(listing));
                 self.pool.push(rest);
             }
             match directory.sides(&self.opened) {
                 Ok(sides) => {
-                    for index in start..end {
+                    for index in batch {
                         self.ledger().entry();
                         let name = listing.names.name(index);
                         let copy = listing.names.inode(index).unwrap_or_default();
@@ -69,6 +67,9 @@ impl Comparison<'_> {
                     self.read_ahead(reader);
                 }
                 Err(fault) => self.ledger().fault(&directory.path(), &fault),
+            }
+            if shared {
+                break;
             }
         }
         self.done(directory);
