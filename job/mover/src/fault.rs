@@ -26,7 +26,9 @@ impl Fault {
         move |errno| match errno {
             Errno::NOENT => Fault::Changed("vanished"),
             // A directory that moved, or an entry that became another.
-            Errno::STALE | Errno::LOOP | Errno::NOTDIR => Fault::Changed("was replaced"),
+            Errno::STALE | Errno::LOOP | Errno::NOTDIR | Errno::ISDIR | Errno::SPIPE => {
+                Fault::Changed("was replaced")
+            }
             _ => Fault::Source {
                 doing: doing.into(),
                 errno,

@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::OwnedFd;
 use rustix::fs::{Advice, OFlags, fadvise};
 
 use super::big::is_big;
@@ -186,18 +186,12 @@ impl Pass<'_> {
     }
 }
 
-/// The file of an entry, and whether it still is the one that was looked at.
+/// The file of an entry. Whether it still is the one that was looked at is asked when it was read.
 pub(super) fn opened(sides: &Sides, name: &CStr, entry: &mut Entry) -> Result<OwnedFd, Fault> {
-    let file = match entry.file.take() {
-        Some(file) => file,
+    match entry.file.take() {
+        Some(file) => Ok(file),
         None => {
-            open_quietly(sides.source(), name, OFlags::RDONLY).map_err(Fault::source("open it"))?
+            open_quietly(sides.source(), name, OFlags::RDONLY).map_err(Fault::source("open it"))
         }
-    };
-    let meta = Meta::of(file.as_fd()).map_err(Fault::source("look at it"))?;
-    if meta.id != entry.meta.id || meta.kind != Kind::Regular {
-        return Err(Fault::Changed("was replaced"));
     }
-    entry.meta = meta;
-    Ok(file)
 }
