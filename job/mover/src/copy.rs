@@ -44,8 +44,6 @@ use crate::xattrs::{Place, remove_default_acl};
 use batch::Entry;
 use big::Big;
 
-/// How many entries a thread takes at once, and how many files it has read ahead.
-const BATCH: usize = 64;
 /// How much a warm pass steps back behind the application. The kernel derives the I/O priority
 /// from it where none was set: 6 of 0 to 7, where 4 is usual (ioprio_set(2)).
 const NICENESS: i32 = 10;
@@ -148,7 +146,7 @@ pub fn copy(roots: Sides, with: &Context<'_>, progress: Progress<'_>) {
     let pass = Pass {
         with,
         pool: Pool::new(nothing),
-        opened: Opened::new(),
+        opened: Opened::new(with.options.threads.get()),
         links: Links::new(),
     };
     pass.list(&root);
@@ -249,9 +247,9 @@ impl Listing {
     }
 
     /// The next batch, as indices of names. None if none are left.
-    fn take(&self) -> Option<std::ops::Range<usize>> {
-        let start = self.next.fetch_add(BATCH, Ordering::Relaxed);
-        (start < self.source.len()).then(|| start..(start + BATCH).min(self.source.len()))
+    fn take(&self, batch: usize) -> Option<std::ops::Range<usize>> {
+        let start = self.next.fetch_add(batch, Ordering::Relaxed);
+        (start < self.source.len()).then(|| start..(start + batch).min(self.source.len()))
     }
 }
 

@@ -43,6 +43,10 @@ pub use exclude::Exclusions;
 pub use ledger::Progress;
 pub use passes::{Mover, verify};
 
+/// How many bytes of a file are read ahead: most files whole, and of none so much that the files of
+/// a batch fill the memory.
+const AHEAD: u64 = 256 * 1024;
+
 /// How a mover works, for all of its passes.
 #[derive(Clone, Debug)]
 pub struct Options {

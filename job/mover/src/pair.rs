@@ -19,8 +19,10 @@ use crate::fault::Fault;
 use crate::meta::{Id, Meta};
 use crate::quiet::open_quietly;
 
-/// How many files may be open beside the directories of pairs: batches hold some.
-const OTHER_FILES: usize = 600;
+/// How many entries a thread takes at once, if that many files may be open.
+const BATCH: usize = 64;
+/// What a program has open that is neither a pair's nor a batch's.
+const OTHER_FILES: usize = 64;
 
 pub struct Pair<T> {
     parent: Option<Arc<Pair<T>>>,
@@ -60,11 +62,12 @@ impl Sides {
 pub struct Opened<T> {
     queue: Mutex<VecDeque<Weak<Pair<T>>>>,
     limit: usize,
+    batch: usize,
 }
 
 impl<T> Opened<T> {
     /// Asks the system for as many open files as it allows, and keeps within that.
-    pub fn new() -> Self {
+    pub fn new(threads: usize) -> Self {
         const WANTED: u64 = 8192;
         let limits = getrlimit(Resource::Nofile);
         let most = limits.maximum.unwrap_or(WANTED).min(WANTED);
@@ -80,10 +83,19 @@ impl<T> Opened<T> {
         }
         let current = getrlimit(Resource::Nofile).current.unwrap_or(WANTED);
         let current = usize::try_from(current).unwrap_or(usize::MAX);
+        let free = current.saturating_sub(OTHER_FILES);
+        // A thread has files of two batches open, on both sides; half of all is for directories.
+        let batch = (free / 2 / (4 * threads)).clamp(1, BATCH);
         Opened {
             queue: Mutex::default(),
-            limit: (current.saturating_sub(OTHER_FILES) / 2).clamp(32, 1024),
+            limit: (free.saturating_sub(4 * threads * batch) / 2).clamp(8, 1024),
+            batch,
         }
+    }
+
+    /// How many entries a thread takes at once, and how many files it has read ahead.
+    pub fn batch(&self) -> usize {
+        self.batch
     }
 
     fn add(&self, pair: &Arc<Pair<T>>) {

@@ -55,7 +55,8 @@ impl Pieces {
             let at = self.within(&piece);
             let page = at.start / PAGE * PAGE..at.end.next_multiple_of(PAGE).min(length);
             match self.pages.last_mut() {
-                Some(last) if last.end >= page.start => last.end = page.end,
+                // The gap between two pieces in one page is filled below.
+                Some(last) if last.end > page.start => last.end = page.end,
                 _ => {
                     buffer[page.start..at.start].fill(0);
                     self.pages.push(page.clone());

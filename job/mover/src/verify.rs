@@ -33,9 +33,6 @@ use content::Reading;
 use digest::Digest;
 use storage::Reader;
 
-/// How many entries a thread takes at once.
-const BATCH: usize = 64;
-
 /// What a comparison works with.
 pub struct Context<'a> {
     pub what: What,
@@ -98,7 +95,7 @@ pub fn verify(roots: Sides, with: &Context<'_>, progress: Progress<'_>) {
     let comparison = Comparison {
         with,
         pool: Pool::new(Item::Names(Arc::clone(&root), Arc::new(Listing::empty()))),
-        opened: Opened::new(),
+        opened: Opened::new(with.options.threads.get()),
         entries: AtomicU64::new(0),
         read: AtomicU64::new(0),
         pairs: Mutex::default(),
@@ -279,9 +276,9 @@ impl Listing {
     }
 
     /// The next batch, as indices of names. None if none are left.
-    fn take(&self) -> Option<std::ops::Range<usize>> {
-        let start = self.next.fetch_add(BATCH, Ordering::Relaxed);
-        (start < self.names.len()).then(|| start..(start + BATCH).min(self.names.len()))
+    fn take(&self, batch: usize) -> Option<std::ops::Range<usize>> {
+        let start = self.next.fetch_add(batch, Ordering::Relaxed);
+        (start < self.names.len()).then(|| start..(start + batch).min(self.names.len()))
     }
 }
 

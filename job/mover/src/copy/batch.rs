@@ -2,6 +2,7 @@
 //! its files are read ahead.
 
 use std::ffi::CStr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,6 +11,7 @@ use rustix::fs::{Advice, OFlags, fadvise};
 
 use super::big::is_big;
 use super::{Directory, Item, Listing, Pass};
+use crate::AHEAD;
 use crate::content::Copier;
 use crate::fault::Fault;
 use crate::ledger::shown;
@@ -42,12 +44,11 @@ impl Pass<'_> {
         listing: &Arc<Listing>,
         copier: &mut Copier<'_>,
     ) {
-        while let Some(batch) = listing.take() {
-            let shared = batch.end < listing.source.len() && self.pool.should_share();
+        while let Some(batch) = listing.take(self.opened.batch()) {
+            let more = batch.end < listing.source.len();
+            let mut shared = more && self.pool.should_share();
             if shared {
-                directory.begin();
-                let rest = Item::Names(Arc::clone(directory), Arc::clone(listing));
-                self.pool.push(rest);
+                self.push_names(directory, listing);
             }
             match self.sides(directory) {
                 Ok(sides) => {
@@ -63,7 +64,15 @@ impl Pass<'_> {
                         }
                     }
                     self.ledger().looked(began.elapsed());
-                    self.share(directory, listing, &mut changed);
+                    let rest = share(&mut changed);
+                    if !rest.is_empty() {
+                        // Below the rest: its files are open, so it has to be done first.
+                        if more && !shared {
+                            self.push_names(directory, listing);
+                        }
+                        shared = true;
+                        self.push_entries(directory, listing, rest);
+                    }
                     self.entries(directory, listing, changed, copier);
                 }
                 Err(fault) => self.ledger().fault(&directory.path(), &fault),
@@ -75,19 +84,16 @@ impl Pass<'_> {
         self.done(directory);
     }
 
-    /// Leaves as many entries as one thread copies in a while, and puts the others on the stack.
-    fn share(&self, directory: &Directory, listing: &Arc<Listing>, changed: &mut Vec<Entry>) {
-        let mut bytes = 0;
-        let own = changed.iter().position(|entry| {
-            bytes += entry.meta.size;
-            bytes > SHARE
-        });
-        let rest = own.map_or_else(Vec::new, |own| changed.split_off(own + 1));
-        if !rest.is_empty() {
-            directory.begin();
-            let rest = Item::Entries(Arc::clone(directory), Arc::clone(listing), rest);
-            self.pool.push(rest);
-        }
+    fn push_names(&self, directory: &Directory, listing: &Arc<Listing>) {
+        directory.begin();
+        let names = Item::Names(Arc::clone(directory), Arc::clone(listing));
+        self.pool.push(names);
+    }
+
+    fn push_entries(&self, directory: &Directory, listing: &Arc<Listing>, entries: Vec<Entry>) {
+        directory.begin();
+        let entries = Item::Entries(Arc::clone(directory), Arc::clone(listing), entries);
+        self.pool.push(entries);
     }
 
     /// Copies what is left of a batch.
@@ -95,11 +101,14 @@ impl Pass<'_> {
         &self,
         directory: &Directory,
         listing: &Arc<Listing>,
-        mut rest: Vec<Entry>,
+        mut entries: Vec<Entry>,
         copier: &mut Copier<'_>,
     ) {
-        self.share(directory, listing, &mut rest);
-        self.entries(directory, listing, rest, copier);
+        let rest = share(&mut entries);
+        if !rest.is_empty() {
+            self.push_entries(directory, listing, rest);
+        }
+        self.entries(directory, listing, entries, copier);
         self.done(directory);
     }
 
@@ -170,9 +179,11 @@ impl Pass<'_> {
         if meta.kind == Kind::Regular && meta.nlink == 1 {
             let opened = open_quietly(sides.source(), name, OFlags::RDONLY)
                 .map_err(Fault::source("open it"))?;
-            if meta.size > 0 && !is_big(&meta) {
+            if !is_big(&meta)
+                && let Some(ahead) = NonZeroU64::new(meta.size.min(AHEAD))
+            {
                 // Advice that is not taken costs time only.
-                let _ = fadvise(&opened, 0, None, Advice::WillNeed);
+                let _ = fadvise(&opened, 0, Some(ahead), Advice::WillNeed);
             }
             file = Some(opened);
         }
@@ -184,6 +195,16 @@ impl Pass<'_> {
             file,
         }))
     }
+}
+
+/// Leaves as many entries as one thread copies in a while, and returns the others.
+fn share(entries: &mut Vec<Entry>) -> Vec<Entry> {
+    let mut bytes = 0;
+    let own = entries.iter().position(|entry| {
+        bytes += entry.meta.size;
+        bytes > SHARE
+    });
+    own.map_or_else(Vec::new, |own| entries.split_off(own + 1))
 }
 
 /// The file of an entry. Whether it still is the one that was looked at is asked when it was read.

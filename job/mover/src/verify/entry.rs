@@ -47,7 +47,7 @@ impl Comparison<'_> {
         listing: &Arc<Listing>,
         reader: &mut Reader<'_>,
     ) {
-        while let Some(batch) = listing.take() {
+        while let Some(batch) = listing.take(self.opened.batch()) {
             let shared = batch.end < listing.names.len() && self.pool.should_share();
             if shared {
                 directory.begin();

@@ -1,6 +1,7 @@
 //! Reading content past the page cache: what counts is what the storage gives back.
 
 use std::ffi::CStr;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use rustix::fs::{Advice, OFlags, fadvise};
 use rustix::io::Errno;
 
 use super::content::{PART, Reading};
+use crate::AHEAD;
 use crate::chunks::{Buffer, CHUNK, CHUNK_LENGTH, Chunk};
 use crate::limiter::Limiter;
 use crate::quiet::open_quietly;
@@ -106,7 +108,7 @@ impl File {
         };
         if direct.is_none() {
             fadvise(&file, 0, None, Advice::DontNeed)?;
-            fadvise(&file, 0, None, Advice::WillNeed)?;
+            fadvise(&file, 0, NonZeroU64::new(AHEAD), Advice::WillNeed)?;
         }
         Ok(File { file, direct })
     }

@@ -120,7 +120,11 @@ fn holes_smaller_than_a_block_of_the_destination_are_no_difference() {
     let source = Volume::with_options(Kind::Ext4, "64M", "-b 1024");
     let destination = Volume::new(Kind::Xfs);
     source.run(
-        "truncate -s 2M comb; for i in $(seq 0 2 999); do printf x | dd of=comb bs=1024 seek=$i conv=notrunc status=none; done",
+        "truncate -s 2M comb; printf y | dd of=comb bs=1024 seek=1500 conv=notrunc status=none
+         # From one page into the middle of the next.
+         head -c 5000000 /dev/urandom > before; truncate -s 40k pages; for i in 0 1 2 3 5 8 9 10 11 14; do
+           head -c 1024 /dev/urandom | dd of=pages bs=1024 seek=$i conv=notrunc status=none; done
+         for i in $(seq 0 2 999); do printf x | dd of=comb bs=1024 seek=$i conv=notrunc status=none; done",
     );
     assert!(data(&source.view.join("comb")).len() > 400);
     for _ in 0..2 {

@@ -54,6 +54,25 @@ fn a_tree_deeper_than_the_limit_of_open_files_is_copied() {
 }
 
 #[test]
+fn more_files_than_may_be_open_are_copied_from_one_folder() {
+    let (source, destination) = (Volume::new(Kind::Ext4), Volume::new(Kind::Xfs));
+    // As large as several threads share, and with next to nothing in them.
+    source.run("for i in $(seq 400); do truncate -s 2M $i; printf $i >> $i; done; mkdir d; cd d; for i in $(seq 900); do printf $i > $i; done");
+    for level in ["written", "full"] {
+        let command = format!(
+            "ulimit -n 160; {} copy --verify={level} {} {}",
+            env!("CARGO_BIN_EXE_pvmigrate-mover"),
+            source.view.display(),
+            destination.path.display()
+        );
+        let report: PassReport = serde_json::from_str(&shell(source.folder(), &command)).unwrap();
+        assert_ok(&report);
+        assert_eq!(report.totals.files, 1300);
+        destination.run("rm -r *");
+    }
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_an_error_and_the_others_are_copied() {
     let (source, destination) = (Volume::new(Kind::Ext4), Volume::new(Kind::Xfs));
     source.run("printf x > a; head -c 5000000 /dev/urandom > lost; printf y > z");
