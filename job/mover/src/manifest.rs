@@ -39,6 +39,8 @@ pub struct Known {
     pub settled: AtomicBool,
     /// The copy has been found equal since it was written, but for its content.
     compared: AtomicBool,
+    /// The copy was found not to be equal: nothing is known of it.
+    refuted: AtomicBool,
     unproven: Mutex<Unproven>,
 }
 
@@ -64,6 +66,7 @@ impl Known {
             chunks: chunks.into_boxed_slice(),
             settled: AtomicBool::new(settled),
             compared: AtomicBool::new(false),
+            refuted: AtomicBool::new(false),
             unproven: Mutex::default(),
         }
     }
@@ -117,6 +120,11 @@ impl Known {
         self.settled.load(Ordering::Relaxed)
     }
 
+    /// The next pass has to read both sides.
+    pub fn refute(&self) {
+        self.refuted.store(true, Ordering::Relaxed);
+    }
+
     pub fn is_compared(&self) -> bool {
         self.compared.load(Ordering::Relaxed)
     }
@@ -132,6 +140,7 @@ impl Clone for Known {
             chunks: self.chunks.clone(),
             settled: AtomicBool::new(self.is_settled()),
             compared: AtomicBool::new(self.is_compared()),
+            refuted: AtomicBool::new(self.refuted.load(Ordering::Relaxed)),
             unproven: Mutex::new(self.unproven()),
             ..*self
         }
@@ -181,6 +190,6 @@ impl Entries {
         self.0[first..]
             .iter()
             .take_while(|known| known.inode == inode)
-            .find(|known| known.copy == copy)
+            .find(|known| known.copy == copy && !known.refuted.load(Ordering::Relaxed))
     }
 }

@@ -204,10 +204,11 @@ impl Comparison<'_> {
         both: &Both,
         (source, destination): (&[Chunk], &[Chunk]),
     ) {
+        let known = &directory.own.known;
+        let known = known.find(both.source.id.2, both.destination.id.2);
         if source == destination {
-            let known = &directory.own.known;
             if self.with.level >= Level::Written
-                && let Some(known) = known.find(both.source.id.2, both.destination.id.2)
+                && let Some(known) = known
             {
                 known.prove();
             }
@@ -217,6 +218,9 @@ impl Comparison<'_> {
             let at = differ.map_or(0, |chunk| chunk.index * CHUNK);
             let difference = format!("content differs after byte {at}");
             self.ledger().error(&directory.path_of(name), difference);
+            if let Some(known) = known {
+                known.refute();
+            }
         }
         self.entries.fetch_add(1, Ordering::Relaxed);
         let digest = |meta: &Meta, seal, chunks| {

@@ -145,8 +145,10 @@ impl Comparison<'_> {
             self.go_into(directory, name);
         }
         let equal = self.metadata(directory, name, &mut both, sides)?;
-        if let Some(known) = known.filter(|_| equal) {
-            known.set_compared();
+        match known {
+            Some(known) if equal => known.set_compared(),
+            Some(known) => known.refute(),
+            None => {}
         }
         if source.kind == Kind::Regular && self.with.level >= Level::Written {
             self.content(directory, sides, name, both, reader)

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use pvmigrate_record::order::PassReport;
+use pvmigrate_record::order::{PassReport, What};
 use rustix::process::Signal;
 
 use crate::background::Background;
@@ -144,6 +144,32 @@ fn verification_reads_the_storage_and_not_the_page_cache() {
         assert_ok(&repaired);
         assert_eq!(shell(Path::new("/"), &compare(&source, &destination)), "");
     }
+}
+
+#[test]
+fn what_a_pass_found_wrong_the_next_one_of_the_same_mover_makes_good() {
+    let (source, destination) = (Volume::new(Kind::Ext4), Volume::new(Kind::Xfs));
+    source
+        .run("mkdir d; head -c 3000000 /dev/urandom > d/large; printf small > d/small; : > d/mode; sleep 0.1");
+    let mut mover = crate::mover(&source.view, &destination.path);
+    assert_ok(&mover.pass(What::Warm, &mut |_, _| {}));
+    corrupt(&destination, "d/large", 2_345_678);
+    corrupt(&destination, "d/small", 1);
+    destination.run("chmod 600 d/mode");
+    let report = mover.pass(What::Final, &mut |_, _| {});
+    assert_eq!(report.error_count, 3, "{report:#?}");
+    for (path, words) in [
+        ("d/large", "content differs after byte 2097152"),
+        ("d/small", "content differs after byte 0"),
+        (
+            "d/mode",
+            "mode is 644 on the source, 600 on the destination",
+        ),
+    ] {
+        assert_eq!(reasons(&report, path), words);
+    }
+    assert_ok(&mover.pass(What::Final, &mut |_, _| {}));
+    assert_eq!(shell(Path::new("/"), &compare(&source, &destination)), "");
 }
 
 fn compare(source: &Volume, destination: &Volume) -> String {
