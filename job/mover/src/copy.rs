@@ -19,7 +19,7 @@ mod file;
 mod links;
 
 use std::ffi::{CStr, CString};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::process::nice;
@@ -27,22 +27,21 @@ use rustix::process::nice;
 use pvmigrate_record::order::What;
 
 use crate::Options;
-use crate::attributes::{self, Keep};
+use crate::attributes::Keep;
 use crate::content::Copier;
 use crate::fault::Fault;
 use crate::ledger::{Ledger, Progress};
 use crate::limiter::Limiter;
 use crate::links::Links;
-use crate::manifest::{Entries, Known, Manifest};
+use crate::manifest::Manifest;
 use crate::meta::Meta;
 use crate::names::Names;
 use crate::pair::{Opened, Pair, Sides};
 use crate::pool::Pool;
-use crate::remove::remove;
 use crate::trust::Trust;
-use crate::xattrs::{Place, remove_default_acl};
 use batch::Entry;
 use big::Big;
+use directory::Own;
 
 /// How much a warm pass steps back behind the application. The kernel derives the I/O priority
 /// from it where none was set: 6 of 0 to 7, where 4 is usual (ioprio_set(2)).
@@ -71,22 +70,6 @@ struct Pass<'a> {
 }
 
 type Directory = Arc<Pair<Own>>;
-
-/// What a pass keeps with a directory.
-struct Own {
-    /// The source as it was before it was listed.
-    meta: Meta,
-    /// The destination as it was before anything was changed in it.
-    found: Meta,
-    /// It was made in this pass.
-    fresh: bool,
-    /// Whether something was made or removed in it.
-    touched: AtomicBool,
-    /// Held while it is made ready for that.
-    readying: Mutex<()>,
-    known: Entries,
-    seen: Mutex<Vec<Known>>,
-}
 
 /// An entry, where it is.
 #[derive(Clone)]
@@ -126,16 +109,10 @@ struct Listing {
 /// pass: `syncfs` tells a file descriptor only of errors since it was opened.
 pub fn copy(roots: Sides, with: &Context<'_>, progress: Progress<'_>) {
     let ledger = with.keep.ledger;
-    let root = Own::new(&roots, false, Entries::default()).and_then(|own| {
-        let inode = own.meta.id.2;
-        Pair::root(
-            roots,
-            Own {
-                known: with.before.take(inode),
-                ..own
-            },
-        )
-    });
+    let root = Meta::of(roots.source())
+        .map_err(Fault::source("look at it"))
+        .and_then(|meta| Own::new(&roots, false, with.before.take(meta.id.2)))
+        .and_then(|own| Pair::root(roots, own));
     let root = match root {
         Ok(root) => root,
         Err(fault) => return ledger.fault(b"", &fault),
@@ -194,46 +171,6 @@ impl Pass<'_> {
 
     fn fault(&self, directory: &Directory, name: &CStr, fault: &Fault) {
         self.ledger().fault(&directory.path_of(name), fault);
-    }
-}
-
-impl Own {
-    fn new(sides: &Sides, fresh: bool, known: Entries) -> Result<Self, Fault> {
-        Ok(Own {
-            meta: Meta::of(sides.source()).map_err(Fault::source("look at it"))?,
-            found: Meta::of(sides.destination()).map_err(Fault::destination("look at it"))?,
-            fresh,
-            touched: AtomicBool::new(false),
-            readying: Mutex::default(),
-            known,
-            seen: Mutex::default(),
-        })
-    }
-
-    /// Remembers an entry for the next pass.
-    fn remember(&self, known: Known) {
-        lock(&self.seen).push(known);
-    }
-
-    /// Before the first change of its names: an earlier pass may have left it immutable, or with
-    /// an ACL for what is made in it.
-    fn ready(&self, sides: &Sides) -> Result<(), Fault> {
-        if self.touched.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        let _readying = lock(&self.readying);
-        if !self.fresh && !self.touched.load(Ordering::Acquire) {
-            attributes::unlock(Place::Open(sides.destination()), &self.found)?;
-            remove_default_acl(sides.destination())?;
-        }
-        self.touched.store(true, Ordering::Release);
-        Ok(())
-    }
-
-    /// Takes an entry off the destination so that another can be made under its name.
-    fn make_room(&self, sides: &Sides, name: &CStr) -> Result<(), Fault> {
-        self.ready(sides)?;
-        remove(sides.destination(), name).map(|_| ())
     }
 }
 

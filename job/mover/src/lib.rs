@@ -13,6 +13,7 @@ mod exclude;
 mod extra;
 mod fault;
 mod filesystem;
+mod foresight;
 mod ledger;
 mod limiter;
 mod links;

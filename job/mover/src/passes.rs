@@ -10,7 +10,7 @@
 use std::fs::canonicalize;
 use std::io::Error;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use pvmigrate_record::order::{Level, PassReport, What};
 use rustix::fs::syncfs;
@@ -18,6 +18,7 @@ use rustix::fs::syncfs;
 use crate::attributes::Keep;
 use crate::fault::Fault;
 use crate::filesystem::FileSystem;
+use crate::foresight::Foresight;
 use crate::ledger::{Ledger, Progress, Teller};
 use crate::limiter::Limiter;
 use crate::manifest::Manifest;
@@ -25,14 +26,6 @@ use crate::pair::Sides;
 use crate::quiet::open_root;
 use crate::trust::{Moment, Trust};
 use crate::{Options, block, copy, space, verify as comparison};
-
-/// A warm pass is the last one if it takes no longer than this, in seconds: nobody notices the
-/// final one.
-const SHORT: f64 = 0.05;
-/// Warm passes go on while each has to read this part, in tenths, of what the one before it did.
-const SHRINKS: u128 = 7;
-/// How many warm passes there are at most.
-const MOST: u32 = 10;
 
 /// Two trees, and what is known of them from one pass to the next.
 pub struct Mover {
@@ -46,14 +39,7 @@ pub struct Mover {
     passes: u32,
     /// When the source was last asked what time it is there.
     synced: Option<Moment>,
-    last: Option<Last>,
-}
-
-/// The pass before.
-struct Last {
-    began: Instant,
-    /// Bytes of the source.
-    read: u64,
+    foresight: Foresight,
 }
 
 impl Mover {
@@ -67,7 +53,7 @@ impl Mover {
             blocks: block::Known::default(),
             passes: 0,
             synced: None,
-            last: None,
+            foresight: Foresight::default(),
         }
     }
 
@@ -105,10 +91,11 @@ impl Mover {
             // What is not known is compared.
             self.manifest = Manifest::default();
         }
-        let looking = ledger.looking();
+        let threads = u32::try_from(self.options.threads.get()).unwrap_or(1);
+        let looking = ledger.looking() / threads;
         let mut report = ledger.close();
         report.pass = self.passes;
-        self.foresee(what, &mut report, began, looking);
+        self.foresight.complete(&mut report, what, began, looking);
         report
     }
 
@@ -180,33 +167,6 @@ impl Mover {
         self.manifest = after;
         self.synced = Some(trust.began());
         Ok(())
-    }
-
-    /// What the next pass will take, and whether another warm one is worth it.
-    ///
-    /// The next one looks at all entries, and reads what changes while this one runs: as much as
-    /// changed before this one, for the time that each of them had.
-    fn foresee(&mut self, what: What, report: &mut PassReport, began: Instant, looking: Duration) {
-        let threads = u32::try_from(self.options.threads.get()).unwrap_or(1);
-        let looking = (looking / threads).as_secs_f64();
-        let working = (report.seconds - looking).max(0.0);
-        let next = match &self.last {
-            None => looking,
-            Some(last) => {
-                let interval = began.duration_since(last.began).as_secs_f64();
-                looking + working * (report.seconds / interval).min(1.0)
-            }
-        };
-        report.next_seconds = Some(next);
-        let read = report.totals.read;
-        let shrinks = match &self.last {
-            None => true,
-            // A file system where everything is read again each time shrinks by nothing.
-            Some(last) => u128::from(read) * 10 < u128::from(last.read) * SHRINKS,
-        };
-        report.settled = what == What::Warm
-            && (report.seconds < SHORT || !shrinks || read == 0 || self.passes >= MOST);
-        self.last = Some(Last { began, read });
     }
 }
 

@@ -1,20 +1,36 @@
 //! Directories: their names at first, their attributes at last.
 
 use std::ffi::CStr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-use super::{Directory, Item, Listing, Own, Pass, lock};
+use super::{Directory, Item, Listing, Pass, lock};
 use crate::attributes;
 use crate::boundary::leave_lost_and_found;
 use crate::extra::Extra;
 use crate::fault::Fault;
-use crate::manifest::{Known, ROOT};
+use crate::manifest::{Entries, Known, ROOT};
 use crate::meta::Meta;
 use crate::names::Names;
 use crate::pair::Sides;
 use crate::remove::remove;
-use crate::xattrs::Place;
+use crate::xattrs::{Place, remove_default_acl};
+
+/// What a pass keeps with a directory.
+pub(super) struct Own {
+    /// The source as it was before it was listed.
+    meta: Meta,
+    /// The destination as it was before anything was changed in it.
+    found: Meta,
+    /// It was made in this pass.
+    fresh: bool,
+    /// Whether something was made or removed in it.
+    touched: AtomicBool,
+    /// Held while it is made ready for that.
+    readying: Mutex<()>,
+    pub(super) known: Entries,
+    seen: Mutex<Vec<Known>>,
+}
 
 impl Pass<'_> {
     /// Goes into a directory that both sides have.
@@ -153,5 +169,45 @@ impl Pass<'_> {
     /// Whether an entry cannot have changed since it was copied.
     pub(super) fn is_unchanged(&self, known: &Known, source: &Meta) -> bool {
         self.with.trust.looks_suffice() && known.is_settled() && known.looks_like(source)
+    }
+}
+
+impl Own {
+    pub(super) fn new(sides: &Sides, fresh: bool, known: Entries) -> Result<Self, Fault> {
+        Ok(Own {
+            meta: Meta::of(sides.source()).map_err(Fault::source("look at it"))?,
+            found: Meta::of(sides.destination()).map_err(Fault::destination("look at it"))?,
+            fresh,
+            touched: AtomicBool::new(false),
+            readying: Mutex::default(),
+            known,
+            seen: Mutex::default(),
+        })
+    }
+
+    /// Remembers an entry for the next pass.
+    pub(super) fn remember(&self, known: Known) {
+        lock(&self.seen).push(known);
+    }
+
+    /// Before the first change of its names: an earlier pass may have left it immutable, or with
+    /// an ACL for what is made in it.
+    pub(super) fn ready(&self, sides: &Sides) -> Result<(), Fault> {
+        if self.touched.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let _readying = lock(&self.readying);
+        if !self.fresh && !self.touched.load(Ordering::Acquire) {
+            attributes::unlock(Place::Open(sides.destination()), &self.found)?;
+            remove_default_acl(sides.destination())?;
+        }
+        self.touched.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Takes an entry off the destination so that another can be made under its name.
+    pub(super) fn make_room(&self, sides: &Sides, name: &CStr) -> Result<(), Fault> {
+        self.ready(sides)?;
+        remove(sides.destination(), name).map(|_| ())
     }
 }
