@@ -291,10 +291,14 @@ fn a_warm_pass_steps_back_behind_others_and_a_final_one_does_not() {
         found.sort_unstable();
         found
     };
-    assert_eq!(niceness(&mover), [0]);
+    // Whoever runs the tests may have stepped back already.
+    let [own] = niceness(&mover)[..] else {
+        panic!("threads before the first order");
+    };
+    let less = (own + 10).min(19);
     mover.order("me", 1, What::Warm);
     std::thread::sleep(Duration::from_millis(400));
-    assert_eq!(niceness(&mover), [0, 10, 10, 10, 10]);
+    assert_eq!(niceness(&mover), [own, less, less, less, less]);
     for pass in mover.warm_passes() {
         assert_ok(&pass);
     }
@@ -303,6 +307,6 @@ fn a_warm_pass_steps_back_behind_others_and_a_final_one_does_not() {
         .run("for i in $(seq 10); do head -c 1000000 /dev/urandom > $i; done");
     mover.order("me", 2, What::Final);
     std::thread::sleep(Duration::from_millis(400));
-    assert_eq!(niceness(&mover), [0; 5]);
+    assert_eq!(niceness(&mover), [own; 5]);
     assert_ok(&mover.next_pass());
 }
