@@ -11,7 +11,7 @@ use crate::cluster::Object;
 use crate::stop::Stop;
 
 /// How often a wait that goes on says so.
-const SAY_EVERY: Duration = Duration::from_secs(10);
+pub const SAY_EVERY: Duration = Duration::from_secs(10);
 
 /// What a state means for a wait.
 pub enum Seen<T> {

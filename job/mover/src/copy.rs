@@ -104,9 +104,6 @@ struct Listing {
 }
 
 /// Makes the tree of `roots` equal; the outcome is in the ledger.
-///
-/// `destination` must have been opened before anything was written to its file system in this
-/// pass: `syncfs` tells a file descriptor only of errors since it was opened.
 pub fn copy(roots: Sides, with: &Context<'_>, progress: Progress<'_>) {
     let ledger = with.keep.ledger;
     let root = Meta::of(roots.source())
@@ -117,12 +114,9 @@ pub fn copy(roots: Sides, with: &Context<'_>, progress: Progress<'_>) {
         Ok(root) => root,
         Err(fault) => return ledger.fault(b"", &fault),
     };
-    // The pool needs something to begin with: a listing of nothing ends at once.
-    root.begin();
-    let nothing = Item::Names(Arc::clone(&root), Arc::new(Listing::empty()));
     let pass = Pass {
         with,
-        pool: Pool::new(nothing),
+        pool: Pool::new(),
         opened: Opened::new(with.options.threads.get()),
         links: Links::new(),
     };
@@ -175,14 +169,6 @@ impl Pass<'_> {
 }
 
 impl Listing {
-    fn empty() -> Self {
-        Listing {
-            source: Names::default(),
-            existing: Names::default(),
-            next: AtomicUsize::new(0),
-        }
-    }
-
     /// The next batch, as indices of names. None if none are left.
     fn take(&self, batch: usize) -> Option<std::ops::Range<usize>> {
         let start = self.next.fetch_add(batch, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! What is known of a file system by its type.
 
 use rustix::fd::BorrowedFd;
-use rustix::fs::{IFlags, fstatfs};
+use rustix::fs::{IFlags, fstatfs, ioctl_getflags};
 use rustix::io::Errno;
 
 use crate::project;
@@ -50,6 +50,11 @@ impl FileSystem {
             F2FS => common | IFlags::DIRSYNC | IFlags::COMPRESSED,
             TMPFS => STRICT | IFlags::NODUMP,
             _ => IFlags::empty(),
+        };
+        // Older kernels know of none on some of these.
+        let flags = match ioctl_getflags(root) {
+            Ok(_) => flags,
+            Err(_) => IFlags::empty(),
         };
         let project = match kind {
             EXT | XFS | F2FS => Some(project::read(root)?.id),

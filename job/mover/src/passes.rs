@@ -105,6 +105,9 @@ impl Mover {
             threads: self.options.threads,
             take: &|bytes| self.limiter.take(bytes),
         };
+        if !self.options.exclude.is_empty() {
+            ledger.note("patterns exclude nothing from a block volume".into());
+        }
         let pair = (self.source.as_path(), self.destination.as_path());
         let told = (ledger, &mut Teller::new(progress));
         block::pass(pair, &how, &mut self.blocks, what, told);

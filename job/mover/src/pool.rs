@@ -29,10 +29,10 @@ struct State<I> {
 }
 
 impl<I: Send> Pool<I> {
-    pub fn new(first: I) -> Self {
+    pub fn new() -> Self {
         Pool {
             state: Mutex::new(State {
-                items: vec![first],
+                items: Vec::new(),
                 busy: 0,
                 idle: 0,
                 over: false,
@@ -153,7 +153,8 @@ mod tests {
 
     #[test]
     fn everything_that_is_pushed_while_it_works_is_done() {
-        let pool = Pool::new(12_u64);
+        let pool = Pool::new();
+        pool.push(12_u64);
         let done = AtomicU64::new(0);
         pool.run(
             4,
@@ -172,7 +173,8 @@ mod tests {
 
     #[test]
     fn a_stopped_pool_begins_nothing_more() {
-        let pool = Pool::new(0_u64);
+        let pool = Pool::new();
+        pool.push(0_u64);
         let done = AtomicU64::new(0);
         pool.run(
             4,

@@ -91,10 +91,9 @@ pub fn verify(roots: Sides, with: &Context<'_>, progress: Progress<'_>) {
         Ok(root) => root,
         Err(fault) => return ledger.fault(b"", &fault),
     };
-    root.begin();
     let comparison = Comparison {
         with,
-        pool: Pool::new(Item::Names(Arc::clone(&root), Arc::new(Listing::empty()))),
+        pool: Pool::new(),
         opened: Opened::new(with.options.threads.get()),
         entries: AtomicU64::new(0),
         read: AtomicU64::new(0),
@@ -180,13 +179,6 @@ impl Own {
 }
 
 impl Listing {
-    fn empty() -> Self {
-        Listing {
-            names: Names::default(),
-            next: AtomicUsize::new(0),
-        }
-    }
-
     /// The next batch, as indices of names. None if none are left.
     fn take(&self, batch: usize) -> Option<std::ops::Range<usize>> {
         let start = self.next.fetch_add(batch, Ordering::Relaxed);

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use pvmigrate_record::order::What;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::OFlags;
 
@@ -76,8 +77,14 @@ impl Pass<'_> {
         copying: Copying,
     ) -> Result<(), Fault> {
         let sides = self.sides(directory)?;
-        // File systems without direct I/O refuse to open so; then it goes through the cache.
-        let direct = |side, flags| open_quietly(side, name, flags | OFlags::DIRECT).ok();
+        // Past the cache while an application runs, which needs it. With nobody to disturb, the
+        // cache is faster (docs/benchmarks.md). File systems without direct I/O refuse to open so.
+        let direct = |side, flags| {
+            let wanted = self.with.what == What::Warm;
+            wanted
+                .then(|| open_quietly(side, name, flags | OFlags::DIRECT).ok())
+                .flatten()
+        };
         let big = Big {
             directory: Arc::clone(directory),
             name: name.to_owned(),

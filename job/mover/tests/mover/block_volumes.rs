@@ -67,7 +67,7 @@ fn a_later_pass_writes_what_changed_and_a_new_mover_nothing() {
     // In the page cache only, as an application leaves it.
     run(
         &from,
-        "printf x | dd of=DEVICE bs=1 seek=5000000 conv=notrunc status=none
+        "printf changed | dd of=DEVICE bs=1 seek=5000000 conv=notrunc status=none
          dd if=/dev/zero of=DEVICE bs=4M seek=17 count=2 conv=notrunc status=none",
     );
     let foreseen = report.next_seconds.unwrap();
@@ -125,7 +125,7 @@ fn a_difference_is_found_at_its_byte_and_behind_the_end_of_the_source() {
     for at in [8_500_000, 21_000_000] {
         run(
             &to,
-            &format!("printf x | dd of=DEVICE bs=1 seek={at} conv=notrunc,fsync status=none"),
+            &format!("printf changed | dd of=DEVICE bs=1 seek={at} conv=notrunc,fsync status=none"),
         );
     }
     let report = verify(&from.path, &to.path, &Options::default(), &mut |_, _| {});

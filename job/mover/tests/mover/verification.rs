@@ -22,7 +22,7 @@ fn each_fault_is_named_by_its_path() {
     // (what happens to the destination, the path that must be named, words of the reason)
     let faults = [
         (
-            "touch -r big t; printf X | dd of=big bs=1 seek=2500000 conv=notrunc status=none; touch -r t big; rm t; touch -d '2005-05-05 05:05:05.050505050' .",
+            "touch -r big t; printf CHANGED | dd of=big bs=1 seek=2500000 conv=notrunc status=none; touch -r t big; rm t; touch -d '2005-05-05 05:05:05.050505050' .",
             "big",
             "content",
         ),

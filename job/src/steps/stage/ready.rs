@@ -13,9 +13,11 @@ use crate::causes;
 use crate::pods::has_ended;
 use crate::run::Run;
 use crate::stop::Stop;
-use crate::wait::{Seen, wait_for};
+use crate::wait::{SAY_EVERY, Seen, wait_for};
 
 const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+/// For how long a log that cannot be read may be a passing thing.
+const WITHOUT_A_LOG: Duration = Duration::from_secs(15);
 /// A mover says that it is ready before anything else, but for what libraries have to say.
 const BEGINNING: i64 = 64 << 10;
 
@@ -46,10 +48,16 @@ pub async fn stands_ready(run: &Run, pods: &Api<Pod>, mover: &Pod) -> Result<(),
         ..LogParams::default()
     };
     let started = Instant::now();
+    let mut said = started;
     loop {
         let missing = match pods.logs(&name, &params).await {
             Ok(log) if says_ready(&log) => return Ok(()),
             Ok(_) => "it has not said so".to_string(),
+            // It runs, and its report comes by another way too.
+            Err(error) if started.elapsed() > WITHOUT_A_LOG => {
+                tracing::warn!(mover = name, %error, "its log cannot be read; it runs, so it is taken for ready");
+                return Ok(());
+            }
             Err(error) => format!("its log cannot be read: {error}"),
         };
         match run.cluster.get(pods, &name).await? {
@@ -62,6 +70,11 @@ pub async fn stands_ready(run: &Run, pods: &Api<Pod>, mover: &Pod) -> Result<(),
                 "waited {} s for mover {name} to be ready, in vain: {missing}",
                 limit.as_secs()
             )));
+        }
+        if said.elapsed() > SAY_EVERY {
+            said = Instant::now();
+            let seconds = started.elapsed().as_secs();
+            tracing::info!(waiting_for = %format!("mover {name} to be ready"), %missing, seconds, "still waiting");
         }
         sleep(BETWEEN_LOOKS).await;
     }
