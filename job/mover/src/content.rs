@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use rustix::fd::BorrowedFd;
 
-use crate::chunks::{Buffer, CHUNK, CHUNK_LENGTH, Chunk, PAGE, is_zero};
+use crate::chunks::{Buffer, CHUNK_LENGTH, Chunk, PAGE, is_zero};
 use crate::fault::Fault;
 use crate::limiter::Limiter;
 use crate::meta::Meta;
@@ -115,23 +115,17 @@ impl<'a> Copier<'a> {
         };
         let mut holes = Vec::new();
         let mut at = part.start;
-        self.pieces.clear(part.start / CHUNK);
-        while let Some(data) = stretches.next().map_err(Fault::source("find its data"))? {
-            holes.push(at..data.start);
-            let mut start = data.start;
-            while start < data.end {
-                let index = start / CHUNK;
-                let end = data.end.min((index + 1) * CHUNK);
-                if index != self.pieces.index {
-                    chunks.extend(self.chunk(job)?);
-                    self.pieces.clear(index);
-                }
-                self.pieces.data.push(start..end);
-                start = end;
+        while self
+            .pieces
+            .take(&mut stretches)
+            .map_err(Fault::source("find its data"))?
+        {
+            for piece in &self.pieces.data {
+                holes.push(at..piece.start);
+                at = piece.end;
             }
-            at = data.end;
+            chunks.extend(self.chunk(job)?);
         }
-        chunks.extend(self.chunk(job)?);
         holes.push(at..part.end);
         for hole in holes.into_iter().filter(|hole| !hole.is_empty()) {
             job.hole(&hole)?;
@@ -144,10 +138,7 @@ impl<'a> Copier<'a> {
 
     /// Copies the chunk whose pieces were found.
     fn chunk(&mut self, job: &Job<'_>) -> Result<Option<Chunk>, Fault> {
-        let bytes: u64 = self.pieces.data.iter().map(|p| p.end - p.start).sum();
-        if bytes == 0 {
-            return Ok(None);
-        }
+        let bytes = self.pieces.bytes();
         self.limiter.take(bytes);
         let buffer = self.from.bytes();
         if !self
@@ -169,21 +160,19 @@ impl<'a> Copier<'a> {
         }
         for piece in &self.pieces.data {
             let at = self.pieces.within(piece);
-            self.done.written += match job.before {
-                Before::Unknown(_) => {
-                    let found = &mut self.to.bytes()[at.clone()];
-                    let length = read_full(job.to, found, piece.start)
-                        .map_err(Fault::destination("read it"))?;
-                    job.update(&buffer[at], &found[..length], piece.start)?
-                }
-                Before::Copy(..) if is_zero(&buffer[at.clone()]) => {
-                    // Nothing is known of zeros but that they are zeros.
-                    let found = &mut self.to.bytes()[at.clone()];
-                    let length = read_full(job.to, found, piece.start)
-                        .map_err(Fault::destination("read it"))?;
-                    job.update(&buffer[at], &found[..length], piece.start)?
-                }
-                _ => job.write_piece(piece, at, buffer)?,
+            let compare = match job.before {
+                Before::Nothing => false,
+                // Nothing is known of zeros but that they are zeros.
+                Before::Copy(..) => is_zero(&buffer[at.clone()]),
+                Before::Unknown(_) => true,
+            };
+            self.done.written += if compare {
+                let found = &mut self.to.bytes()[at.clone()];
+                let length =
+                    read_full(job.to, found, piece.start).map_err(Fault::destination("read it"))?;
+                job.update(&buffer[at], &found[..length], piece.start)?
+            } else {
+                job.write_piece(piece, at, buffer)?
             };
         }
         Ok(chunk)

@@ -6,6 +6,7 @@ use rustix::fd::BorrowedFd;
 use rustix::io::{Errno, pread};
 
 use crate::chunks::{self, CHUNK, Chunk, PAGE};
+use crate::stretches::Stretches;
 
 /// The pieces of data of one chunk, each as where it is in the file.
 #[derive(Default)]
@@ -27,9 +28,30 @@ pub struct Input<'a> {
 }
 
 impl Pieces {
-    pub fn clear(&mut self, index: u64) {
-        self.index = index;
+    /// Takes the data of the next chunk that has any. False if there is none.
+    pub fn take(&mut self, stretches: &mut Stretches<'_>) -> Result<bool, Errno> {
         self.data.clear();
+        while let Some(data) = stretches.next()? {
+            let index = data.start / CHUNK;
+            if self.data.is_empty() {
+                self.index = index;
+            } else if index != self.index {
+                stretches.put_back(data);
+                break;
+            }
+            let end = data.end.min((index + 1) * CHUNK);
+            self.data.push(data.start..end);
+            if end < data.end {
+                stretches.put_back(end..data.end);
+                break;
+            }
+        }
+        Ok(!self.data.is_empty())
+    }
+
+    /// How many bytes of data it has.
+    pub fn bytes(&self) -> u64 {
+        self.data.iter().map(|piece| piece.end - piece.start).sum()
     }
 
     /// Where the chunk begins in the file.

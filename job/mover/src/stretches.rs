@@ -38,6 +38,11 @@ impl<'a> Stretches<'a> {
         stretches
     }
 
+    /// What was taken comes next once more.
+    pub fn put_back(&mut self, stretch: Range<u64>) {
+        self.found.push_front(stretch);
+    }
+
     pub fn next(&mut self) -> Result<Option<Range<u64>>, Errno> {
         if self.found.is_empty() {
             while self.found.len() < AT_ONCE

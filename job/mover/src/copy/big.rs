@@ -50,16 +50,14 @@ impl Big {
     }
 
     fn job(&self) -> Job<'_> {
+        let job = self.copying.job();
         Job {
             from: Input {
-                file: self.copying.from.as_fd(),
                 direct: self.from_direct.as_ref().map(AsFd::as_fd),
-                size: self.copying.meta.size,
+                ..job.from
             },
-            source: &self.copying.meta,
-            to: self.copying.to.as_fd(),
             to_direct: self.to_direct.as_ref().map(AsFd::as_fd),
-            before: self.copying.before(),
+            ..job
         }
     }
 }

@@ -36,7 +36,7 @@ pub(super) struct Copying {
 }
 
 impl Copying {
-    pub(super) fn before(&self) -> Before<'_> {
+    fn before(&self) -> Before<'_> {
         match (&self.found, &self.known) {
             (None, _) => Before::Nothing,
             (Some(found), Some(known)) => Before::Copy(found, &known.chunks),
@@ -44,7 +44,7 @@ impl Copying {
         }
     }
 
-    fn job(&self) -> Job<'_> {
+    pub(super) fn job(&self) -> Job<'_> {
         Job {
             from: Input {
                 file: self.from.as_fd(),

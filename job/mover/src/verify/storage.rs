@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::content::{PART, Reading};
 use crate::AHEAD;
-use crate::chunks::{Buffer, CHUNK, CHUNK_LENGTH, Chunk};
+use crate::chunks::{Buffer, CHUNK_LENGTH, Chunk};
 use crate::limiter::Limiter;
 use crate::quiet::open_quietly;
 use crate::reader::{Input, Pieces};
@@ -58,33 +58,14 @@ impl<'a> Reader<'a> {
         } else {
             Stretches::new(from.file, part.clone())
         };
-        self.pieces.clear(part.start / CHUNK);
-        loop {
-            let data = stretches.next()?;
-            let mut start = data.as_ref().map_or(part.end, |data| data.start);
-            let end = data.as_ref().map_or(part.end, |data| data.end);
-            while start < end {
-                let index = start / CHUNK;
-                if index != self.pieces.index {
-                    chunks.extend(self.chunk(from)?);
-                    self.pieces.clear(index);
-                }
-                let until = end.min((index + 1) * CHUNK);
-                self.pieces.data.push(start..until);
-                start = until;
-            }
-            if data.is_none() {
-                chunks.extend(self.chunk(from)?);
-                return Ok(chunks);
-            }
+        while self.pieces.take(&mut stretches)? {
+            chunks.extend(self.chunk(from)?);
         }
+        Ok(chunks)
     }
 
     fn chunk(&mut self, from: Input<'_>) -> Result<Option<Chunk>, Errno> {
-        let bytes: u64 = self.pieces.data.iter().map(|p| p.end - p.start).sum();
-        if bytes == 0 {
-            return Ok(None);
-        }
+        let bytes = self.pieces.bytes();
         self.limiter.take(bytes);
         self.read += bytes;
         let buffer = self.buffer.bytes();
