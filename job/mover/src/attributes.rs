@@ -25,6 +25,14 @@ pub struct Keep<'a> {
     pub ledger: &'a Ledger,
 }
 
+impl Keep<'_> {
+    /// What an inode of the source has besides content.
+    pub fn of_source(&self, place: Place<'_>) -> Result<Extra, Fault> {
+        Extra::read(place, &self.source, self.selinux)
+            .map_err(|(doing, errno)| Fault::source(doing)(errno))
+    }
+}
+
 /// Set-user-ID and set-group-ID, which a change of the owner clears.
 const SET_ID: u32 = 0o6000;
 /// What of a mode a file can be made with.

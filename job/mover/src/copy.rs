@@ -19,8 +19,8 @@ mod file;
 mod links;
 
 use std::ffi::{CStr, CString};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::process::nice;
 
@@ -34,7 +34,6 @@ use crate::ledger::{Ledger, Progress};
 use crate::limiter::Limiter;
 use crate::links::Links;
 use crate::manifest::Manifest;
-use crate::meta::Meta;
 use crate::names::Names;
 use crate::pair::{Opened, Pair, Sides};
 use crate::pool::Pool;
@@ -106,10 +105,9 @@ struct Listing {
 /// Makes the tree of `roots` equal; the outcome is in the ledger.
 pub fn copy(roots: Sides, with: &Context<'_>, progress: Progress<'_>) {
     let ledger = with.keep.ledger;
-    let root = Meta::of(roots.source())
-        .map_err(Fault::source("look at it"))
-        .and_then(|meta| Own::new(&roots, false, with.before.take(meta.id.2)))
-        .and_then(|own| Pair::root(roots, own));
+    let root = Pair::root(roots, |meta, found| {
+        Own::new(meta, found, false, with.before)
+    });
     let root = match root {
         Ok(root) => root,
         Err(fault) => return ledger.fault(b"", &fault),
@@ -174,8 +172,4 @@ impl Listing {
         let start = self.next.fetch_add(batch, Ordering::Relaxed);
         (start < self.source.len()).then(|| start..(start + batch).min(self.source.len()))
     }
-}
-
-fn lock<V>(mutex: &Mutex<V>) -> std::sync::MutexGuard<'_, V> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

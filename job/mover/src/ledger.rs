@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use pvmigrate_record::order::{Attribute, PassReport, PathError, Totals, What};
 
 use crate::fault::Fault;
+use crate::lock::lock;
 
 /// Errors that are kept with their path; all are counted.
 const ERRORS_KEPT: usize = 20;
@@ -200,7 +201,7 @@ impl Ledger {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 }
 

@@ -17,6 +17,7 @@ mod foresight;
 mod ledger;
 mod limiter;
 mod links;
+mod lock;
 mod manifest;
 mod meta;
 mod names;

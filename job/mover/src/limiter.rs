@@ -1,9 +1,11 @@
 //! A limit of bytes a second that threads share.
 
 use std::num::NonZeroU64;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+use crate::lock::lock;
 
 pub struct Limiter {
     rate: Option<NonZeroU64>,
@@ -28,7 +30,7 @@ impl Limiter {
         let nanoseconds = u128::from(bytes) * 1_000_000_000 / u128::from(rate.get());
         let cost = Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX));
         let begin = {
-            let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut free_at = lock(&self.free_at);
             let begin = (*free_at).max(Instant::now());
             *free_at = begin + cost;
             begin

@@ -4,8 +4,9 @@
 //! and linked by the thread that copied.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
+use crate::lock::lock;
 use crate::manifest::Known;
 use crate::meta::{Id, Meta};
 
@@ -116,7 +117,7 @@ impl<N: Clone> Links<N> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner<N>> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 }
 

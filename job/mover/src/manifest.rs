@@ -6,10 +6,11 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::chunks::Chunk;
 use crate::extra::Seal;
+use crate::lock::lock;
 use crate::meta::Meta;
 
 /// The root's own entry is in no directory.
@@ -173,10 +174,6 @@ impl Manifest {
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Entries>> {
         lock(&self.directories)
     }
-}
-
-fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What is known of the entries of one directory, in the order of their inodes.

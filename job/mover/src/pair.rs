@@ -9,13 +9,14 @@ mod opened;
 
 use std::ffi::{CStr, CString};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::fault::Fault;
+use crate::lock::lock;
 use crate::meta::{Id, Meta};
 use crate::quiet::open_quietly;
 pub use opened::Opened;
@@ -55,17 +56,28 @@ impl Sides {
 }
 
 impl<T> Pair<T> {
-    pub fn root(sides: Sides, own: T) -> Result<Arc<Self>, Fault> {
+    /// The roots of two trees. `own` is told what they look like.
+    pub fn root(sides: Sides, own: impl FnOnce(Meta, Meta) -> T) -> Result<Arc<Self>, Fault> {
+        Self::new(None, CString::default(), sides, own)
+    }
+
+    /// One thing is to be done in it: what its caller does.
+    fn new(
+        parent: Option<Arc<Self>>,
+        name: CString,
+        sides: Sides,
+        own: impl FnOnce(Meta, Meta) -> T,
+    ) -> Result<Arc<Self>, Fault> {
         let source = Meta::of(sides.source()).map_err(Fault::source("look at it"))?;
         let destination =
             Meta::of(sides.destination()).map_err(Fault::destination("look at it"))?;
         Ok(Arc::new(Pair {
-            parent: None,
-            name: CString::default(),
+            parent,
+            name,
             ids: (source.id, destination.id),
             open: Mutex::new(Some(Arc::new(sides))),
             pending: AtomicUsize::new(1),
-            own,
+            own: own(source, destination),
         }))
     }
 
@@ -75,7 +87,7 @@ impl<T> Pair<T> {
         self: &Arc<Self>,
         name: &CStr,
         opened: &Opened<T>,
-        own: impl FnOnce(&Meta, &Sides) -> Result<T, Fault>,
+        own: impl FnOnce(Meta, Meta) -> T,
     ) -> Result<Arc<Self>, Fault> {
         let sides = self.sides(opened)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
@@ -83,18 +95,8 @@ impl<T> Pair<T> {
         let source = open_quietly(sides.source(), name, flags).map_err(Fault::source(doing))?;
         let destination =
             open_quietly(sides.destination(), name, flags).map_err(Fault::destination(doing))?;
-        let meta = Meta::of(source.as_fd()).map_err(Fault::source("look at it"))?;
-        let found = Meta::of(destination.as_fd()).map_err(Fault::destination("look at it"))?;
         let sides = Sides::new(source, destination);
-        let own = own(&meta, &sides)?;
-        let pair = Arc::new(Pair {
-            parent: Some(Arc::clone(self)),
-            name: name.to_owned(),
-            ids: (meta.id, found.id),
-            open: Mutex::new(Some(Arc::new(sides))),
-            pending: AtomicUsize::new(1),
-            own,
-        });
+        let pair = Self::new(Some(Arc::clone(self)), name.to_owned(), sides, own)?;
         opened.add(&pair);
         Ok(pair)
     }
@@ -113,9 +115,26 @@ impl<T> Pair<T> {
         self.pending.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One thing is done. True if it was the last: then the caller has to finish the directory.
+    /// One thing less. True if it was the last, as it never is while its caller does another.
     pub fn end(&self) -> bool {
         self.pending.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    /// One thing in it is done. If it was the last, `finish` is called for it, and for each of
+    /// those above whose last thing this was. It gets no sides where they cannot be opened.
+    pub fn done(self: &Arc<Self>, opened: &Opened<T>, finish: impl Fn(&Arc<Self>, Option<&Sides>)) {
+        let mut pair = Arc::clone(self);
+        while pair.end() {
+            let sides = pair.sides(opened).ok();
+            finish(&pair, sides.as_deref());
+            let Some(parent) = pair.parent.clone() else {
+                return;
+            };
+            if let Some(sides) = sides {
+                parent.reopen_from(&sides, opened);
+            }
+            pair = parent;
+        }
     }
 
     /// Relative to the root, names joined by `/`; empty for the root.
@@ -196,8 +215,4 @@ impl<T> Pair<T> {
 
 fn gone(errno: Errno) -> Fault {
     Fault::source("open its directory")(errno)
-}
-
-fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -8,6 +8,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use crate::lock::lock;
+
 /// How often the thread that waits for the others tells how far they are.
 const BETWEEN_TICKS: Duration = Duration::from_secs(1);
 
@@ -125,7 +127,7 @@ impl<I: Send> Pool<I> {
     }
 
     fn lock(&self) -> MutexGuard<'_, State<I>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

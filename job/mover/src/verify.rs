@@ -14,7 +14,7 @@ mod storage;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use blake3::Hasher;
 use pvmigrate_record::order::{Level, Verified, What};
@@ -24,6 +24,7 @@ use crate::attributes::Keep;
 use crate::fault::Fault;
 use crate::ledger::{Ledger, Progress};
 use crate::limiter::Limiter;
+use crate::lock::lock;
 use crate::manifest::{Entries, Manifest};
 use crate::meta::{Id, Meta};
 use crate::names::Names;
@@ -83,10 +84,7 @@ struct Listing {
 /// they are told to.
 pub fn verify(roots: Sides, with: &Context<'_>, progress: Progress<'_>) {
     let ledger = with.keep.ledger;
-    let own = |meta: &Meta| Own::new([0; 32], with.known, meta);
-    let root = Meta::of(roots.source())
-        .map_err(Fault::source("look at it"))
-        .and_then(|meta| Pair::root(roots, own(&meta)));
+    let root = Pair::root(roots, |meta, _| Own::new([0; 32], with.known, &meta));
     let root = match root {
         Ok(root) => root,
         Err(fault) => return ledger.fault(b"", &fault),
@@ -134,7 +132,7 @@ impl Comparison<'_> {
             let mut path = Hasher::new();
             path.update(&parent.own.path).update(name.to_bytes());
             let path = *path.finalize().as_bytes();
-            Ok(Own::new(path, self.with.known, meta))
+            Own::new(path, self.with.known, &meta)
         });
         match entered {
             Ok(directory) => self.list(&directory),
@@ -146,16 +144,7 @@ impl Comparison<'_> {
     }
 
     fn done(&self, directory: &Directory) {
-        let mut directory = Arc::clone(directory);
-        while directory.end() {
-            let Some(parent) = directory.parent().cloned() else {
-                return;
-            };
-            if let Ok(sides) = directory.sides(&self.opened) {
-                parent.reopen_from(&sides, &self.opened);
-            }
-            directory = parent;
-        }
+        directory.done(&self.opened, |_, _| {});
     }
 
     fn ledger(&self) -> &Ledger {
@@ -184,8 +173,4 @@ impl Listing {
         let start = self.next.fetch_add(batch, Ordering::Relaxed);
         (start < self.names.len()).then(|| start..(start + batch).min(self.names.len()))
     }
-}
-
-fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,10 +2,11 @@
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Mutex, mpsc};
 use std::thread;
 
 use crate::chunks::Buffer;
+use crate::lock::lock;
 
 /// Large enough for a network volume to reach its throughput, small enough to be written for one
 /// changed byte.
@@ -33,7 +34,7 @@ pub fn each<T: Send>(
     let units = Mutex::new(units.fuse());
     let stop = AtomicBool::new(false);
     let next = || {
-        let mut units = units.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut units = lock(&units);
         units.next().filter(|_| !stop.load(Ordering::Relaxed))
     };
     let (say, hear) = mpsc::channel();

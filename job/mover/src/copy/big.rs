@@ -11,11 +11,12 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::OFlags;
 
 use super::file::Copying;
-use super::{Directory, Item, Pass, lock};
+use super::{Directory, Item, Pass};
 use crate::chunks::{CHUNK, Chunk};
 use crate::content::write::set_size;
 use crate::content::{Copier, Job};
 use crate::fault::Fault;
+use crate::lock::lock;
 use crate::meta::Meta;
 use crate::quiet::open_quietly;
 use crate::reader::Input;

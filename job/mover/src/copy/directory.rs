@@ -4,12 +4,12 @@ use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::{Directory, Item, Listing, Pass, lock};
+use super::{Directory, Item, Listing, Pass};
 use crate::attributes;
 use crate::boundary::leave_lost_and_found;
-use crate::extra::Extra;
 use crate::fault::Fault;
-use crate::manifest::{Entries, Known, ROOT};
+use crate::lock::lock;
+use crate::manifest::{Entries, Known, Manifest, ROOT};
 use crate::meta::Meta;
 use crate::names::Names;
 use crate::pair::Sides;
@@ -35,8 +35,8 @@ pub(super) struct Own {
 impl Pass<'_> {
     /// Goes into a directory that both sides have.
     pub(super) fn enter(&self, parent: &Directory, name: &CStr, fresh: bool) {
-        let entered = parent.enter(name, &self.opened, |meta, sides| {
-            Own::new(sides, fresh, self.with.before.take(meta.id.2))
+        let entered = parent.enter(name, &self.opened, |meta, found| {
+            Own::new(meta, found, fresh, self.with.before)
         });
         match entered {
             Ok(directory) => self.list(&directory),
@@ -103,37 +103,30 @@ impl Pass<'_> {
 
     /// One thing in a directory is done. The last one finishes it, and may finish those above.
     pub(super) fn done(&self, directory: &Directory) {
-        let mut directory = Arc::clone(directory);
-        while directory.end() {
-            let sides = self.sides(&directory);
-            let finished = match &sides {
-                Ok(sides) => self.finish(&directory, sides),
-                Err(_) => Err(Fault::Changed("was moved")),
-            };
+        directory.done(&self.opened, |directory, sides| {
+            let finished = sides.map_or(Err(Fault::Changed("was moved")), |sides| {
+                self.finish(directory, sides)
+            });
             if let Err(fault) = finished {
                 self.ledger().fault(&directory.path(), &fault);
             }
             let seen = std::mem::take(&mut *lock(&directory.own.seen));
             self.with.after.put(directory.own.meta.id.2, seen);
-            let Some(parent) = directory.parent().cloned() else {
-                return;
-            };
-            if let Ok(sides) = sides {
-                parent.reopen_from(&sides, &self.opened);
-            }
-            directory = parent;
-        }
+        });
     }
 
     /// Gives a directory its own attributes, after everything in it is done.
     fn finish(&self, directory: &Directory, sides: &Sides) -> Result<(), Fault> {
         let own = &directory.own;
         let copy = directory.destination_id().2;
-        let of_root = self.with.before.entries(ROOT);
-        let known = directory
-            .parent()
-            .map_or(&of_root, |parent| &parent.own.known)
-            .find(own.meta.id.2, copy);
+        let of_root;
+        let known = if let Some(parent) = directory.parent() {
+            &parent.own.known
+        } else {
+            of_root = self.with.before.entries(ROOT);
+            &of_root
+        };
+        let known = known.find(own.meta.id.2, copy);
         let touched = own.fresh || own.touched.load(Ordering::Acquire);
         self.ledger().count(|totals| totals.directories += 1);
         let unchanged = known.filter(|known| !touched && self.is_unchanged(known, &own.meta));
@@ -144,8 +137,7 @@ impl Pass<'_> {
             return Ok(());
         }
         let place = Place::Open(sides.source());
-        let extra = Extra::read(place, &self.with.keep.source, self.with.keep.selinux)
-            .map_err(|(doing, errno)| Fault::source(doing)(errno))?;
+        let extra = self.with.keep.of_source(place)?;
         let now = Meta::of(sides.source()).map_err(Fault::source("look at it"))?;
         let place = Place::Open(sides.destination());
         attributes::apply(place, &own.meta, &extra, own.fresh, &self.with.keep)?;
@@ -173,16 +165,16 @@ impl Pass<'_> {
 }
 
 impl Own {
-    pub(super) fn new(sides: &Sides, fresh: bool, known: Entries) -> Result<Self, Fault> {
-        Ok(Own {
-            meta: Meta::of(sides.source()).map_err(Fault::source("look at it"))?,
-            found: Meta::of(sides.destination()).map_err(Fault::destination("look at it"))?,
+    pub(super) fn new(meta: Meta, found: Meta, fresh: bool, before: &Manifest) -> Self {
+        Own {
+            meta,
+            found,
             fresh,
             touched: AtomicBool::new(false),
             readying: Mutex::default(),
-            known,
+            known: before.take(meta.id.2),
             seen: Mutex::default(),
-        })
+        }
     }
 
     /// Remembers an entry for the next pass.

@@ -10,7 +10,6 @@ use super::batch::Entry;
 use super::{Directory, Item, Name, Pass};
 use crate::attributes;
 use crate::content::Copier;
-use crate::extra::Extra;
 use crate::fault::Fault;
 use crate::links::Claim;
 use crate::manifest::Known;
@@ -211,8 +210,7 @@ impl Pass<'_> {
     ) -> Result<Known, Fault> {
         let (meta, keep) = (&entry.meta, &self.with.keep);
         let place = Place::Named(sides.source(), name);
-        let mut extra = Extra::read(place, &keep.source, keep.selinux)
-            .map_err(|(doing, errno)| Fault::source(doing)(errno))?;
+        let mut extra = keep.of_source(place)?;
         let place = Place::Named(sides.destination(), name);
         let made = attributes::apply(place, meta, &extra, fresh, keep)?;
         extra.target = target;

@@ -71,8 +71,7 @@ impl Pass<'_> {
     ) -> Result<Option<Known>, Fault> {
         let from = opened(sides, name, &mut entry)?;
         let keep = &self.with.keep;
-        let extra = Extra::read(Place::Open(from.as_fd()), &keep.source, keep.selinux)
-            .map_err(|(doing, errno)| Fault::source(doing)(errno))?;
+        let extra = keep.of_source(Place::Open(from.as_fd()))?;
         let meta = entry.meta;
         let existing = match &entry.found {
             Some(found) => existing_file(directory, sides, name, found)?,

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, Weak};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::{Pair, lock};
+use super::Pair;
+use crate::lock::lock;
 
 /// How many entries a thread takes at once, if that many files may be open.
 const BATCH: usize = 64;

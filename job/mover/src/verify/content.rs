@@ -11,9 +11,10 @@ use rustix::fs::OFlags;
 
 use super::entry::Both;
 use super::storage::{File, Reader};
-use super::{Comparison, Directory, Item, digest, lock};
+use super::{Comparison, Directory, Item, digest};
 use crate::chunks::{CHUNK, Chunk};
 use crate::fault::Fault;
+use crate::lock::lock;
 use crate::manifest::Unproven;
 use crate::meta::Meta;
 use crate::pair::Sides;

@@ -9,6 +9,7 @@ use super::storage::Reader;
 use super::{Comparison, Directory, Item, Listing};
 use crate::extra::{Extra, Seal};
 use crate::fault::Fault;
+use crate::lock::lock;
 use crate::manifest::{Known, ROOT, Unproven};
 use crate::meta::{Kind, Meta};
 use crate::pair::Sides;
@@ -216,7 +217,7 @@ impl Comparison<'_> {
         if source.kind == Kind::Directory || (source.nlink == 1 && destination.nlink == 1) {
             return true;
         }
-        let mut pairs = super::lock(&self.pairs);
+        let mut pairs = lock(&self.pairs);
         let (copies, sources) = &mut *pairs;
         let copy = *copies.entry(source.id).or_insert(destination.id);
         let of = *sources.entry(destination.id).or_insert(source.id);

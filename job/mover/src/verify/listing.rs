@@ -6,10 +6,11 @@ use std::sync::atomic::AtomicUsize;
 
 use pvmigrate_record::order::{Attribute, What};
 
-use super::{Comparison, Directory, Item, Listing, digest, lock};
+use super::{Comparison, Directory, Item, Listing, digest};
 use crate::boundary::leave_lost_and_found;
 use crate::extra::Seal;
 use crate::fault::Fault;
+use crate::lock::lock;
 use crate::meta::Meta;
 use crate::names::Names;
 use crate::pair::Sides;
