@@ -42,6 +42,12 @@ pub fn of_pod(pod: &Pod) -> String {
     if let Some(message) = unscheduled.and_then(|condition| condition.message.clone()) {
         return format!("pod {} is not scheduled: {message}", pod.name_any());
     }
+    // A pod that was put away as a whole: evicted, or refused by its kubelet.
+    if let Some(reason) = &status.reason {
+        let message = status.message.as_deref().unwrap_or_default();
+        let phase = status.phase.as_deref().unwrap_or("in no phase");
+        return format!("pod {} is {phase}, {reason}: {message}", pod.name_any());
+    }
     for container in status.container_statuses.iter().flatten() {
         let state = container.state.clone().unwrap_or_default();
         if let Some(waiting) = state.waiting {
@@ -61,8 +67,14 @@ pub fn of_pod(pod: &Pod) -> String {
             } else {
                 format!(": {}", said.join("; "))
             };
+            // `OOMKilled`, for example; the others only say what the exit code says.
+            let reason = ended.reason.unwrap_or_default();
+            let reason = match reason.as_str() {
+                "" | "Completed" | "Error" => String::new(),
+                other => format!(" ({other})"),
+            };
             return format!(
-                "pod {} ended with exit code {}{message}",
+                "pod {} ended with exit code {}{reason}{message}",
                 pod.name_any(),
                 ended.exit_code
             );

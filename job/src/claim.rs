@@ -10,9 +10,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::ResourceExt;
 use pvmigrate_record::names;
 use pvmigrate_record::phase::Heading;
-use pvmigrate_record::record::{ClaimManifest, Owner, Record};
+use pvmigrate_record::record::{ClaimManifest, Owner, Record, Wishes};
 
+use crate::config::Config;
 use crate::quantity::bytes;
+
+pub mod resize;
+mod wishes;
+
+pub use wishes::wishes;
 
 /// Annotations that belong to the volume behind a claim, or to kubectl, not to the claim.
 const LEFT_BEHIND: [&str; 4] = [
@@ -22,6 +28,14 @@ const LEFT_BEHIND: [&str; 4] = [
     "kubectl.kubernetes.io/last-applied-configuration",
 ];
 
+/// What a claim's destination is made from. A wish that cannot be read is refused elsewhere.
+pub fn wanted(claim: &PersistentVolumeClaim, config: &Config) -> ClaimManifest {
+    ClaimManifest {
+        wishes: wishes(claim, config).unwrap_or_default(),
+        ..manifest(claim, &[])
+    }
+}
+
 /// What the claim is made again from. `living` are the UIDs of owners that exist: a claim whose
 /// owner is gone would be collected at once.
 pub fn manifest(claim: &PersistentVolumeClaim, living: &[String]) -> ClaimManifest {
@@ -30,7 +44,7 @@ pub fn manifest(claim: &PersistentVolumeClaim, living: &[String]) -> ClaimManife
     ClaimManifest {
         labels: claim.labels().clone(),
         annotations: annotations
-            .filter(|(key, _)| !LEFT_BEHIND.iter().any(|prefix| key.starts_with(prefix)))
+            .filter(|(key, _)| !is_left_behind(key))
             .filter(|(key, _)| *key != names::EPOCH)
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect(),
@@ -53,18 +67,26 @@ pub fn manifest(claim: &PersistentVolumeClaim, living: &[String]) -> ClaimManife
                 .as_ref()
                 .and_then(|status| status.capacity.as_ref()),
         ),
+        wishes: Wishes::default(),
     }
 }
 
+/// Takes over what people and operators have written on a claim since it was fenced; what it asks
+/// for cannot have changed.
+pub fn refresh(manifest: &mut ClaimManifest, claim: &PersistentVolumeClaim) {
+    let now = self::manifest(claim, &[]);
+    (manifest.labels, manifest.annotations) = (now.labels, now.annotations);
+}
+
+/// Whether an annotation is about the volume behind a claim, not about the claim.
+pub fn is_left_behind(key: &str) -> bool {
+    LEFT_BEHIND.iter().any(|prefix| key.starts_with(prefix))
+}
+
 /// The temporary claim that provisions the destination: as large as the source really is, which
-/// may be more than was asked for. With `volume` it is bound again to one that exists.
+/// may be more than was asked for, unless another size was wished. With `volume` it is bound again to one that exists.
 pub fn staging_claim(record: &Record, volume: Option<&str>) -> PersistentVolumeClaim {
     let manifest = &record.manifest;
-    let larger = if bytes(&manifest.capacity) > bytes(&manifest.storage) {
-        &manifest.capacity
-    } else {
-        &manifest.storage
-    };
     PersistentVolumeClaim {
         metadata: ObjectMeta {
             name: Some(names::staging_object(&record.run, &record.claim.uid)),
@@ -81,9 +103,37 @@ pub fn staging_claim(record: &Record, volume: Option<&str>) -> PersistentVolumeC
         },
         spec: Some(PersistentVolumeClaimSpec {
             storage_class_name: Some(record.destination_class.clone()),
-            resources: Some(request(larger)),
+            resources: Some(request(size(manifest))),
             volume_name: volume.map(str::to_string),
-            ..spec(manifest)
+            ..spec(manifest, Heading::Destination)
+        }),
+        status: None,
+    }
+}
+
+/// What a destination has to hold: what was wished, else what the claim asks for or really has.
+pub fn size(manifest: &ClaimManifest) -> &str {
+    if let Some(wished) = &manifest.wishes.storage {
+        wished
+    } else if bytes(&manifest.capacity) > bytes(&manifest.storage) {
+        &manifest.capacity
+    } else {
+        &manifest.storage
+    }
+}
+
+/// A claim of this class with nothing in it but what a manifest says of its volume.
+pub fn plain_claim(
+    metadata: ObjectMeta,
+    manifest: &ClaimManifest,
+    class: &str,
+) -> PersistentVolumeClaim {
+    PersistentVolumeClaim {
+        metadata,
+        spec: Some(PersistentVolumeClaimSpec {
+            storage_class_name: Some(class.into()),
+            resources: Some(request(size(manifest))),
+            ..spec(manifest, Heading::Destination)
         }),
         status: None,
     }
@@ -107,17 +157,36 @@ pub fn new_claim(record: &Record, volume: &str) -> PersistentVolumeClaim {
         },
         spec: Some(PersistentVolumeClaimSpec {
             storage_class_name: Some(class.clone()),
-            resources: Some(request(&manifest.storage)),
+            resources: Some(request(requested(manifest, record.heading))),
             volume_name: Some(volume.to_string()),
-            ..spec(manifest)
+            ..spec(manifest, record.heading)
         }),
         status: None,
     }
 }
 
-fn spec(manifest: &ClaimManifest) -> PersistentVolumeClaimSpec {
+/// What a claim asks for on the volume that it heads for. One that asks for more than its source
+/// has, for it is being resized, would never be bound to it again.
+pub fn requested(manifest: &ClaimManifest, heading: Heading) -> &str {
+    match (heading, &manifest.wishes.storage) {
+        (Heading::Destination, Some(wished)) => wished,
+        (Heading::Source, _) if resize::is_under_way(manifest) => &manifest.capacity,
+        _ => &manifest.storage,
+    }
+}
+
+/// The access modes of a claim on the volume that it heads for.
+pub fn access_modes(manifest: &ClaimManifest, heading: Heading) -> &[String] {
+    let wished = &manifest.wishes.access_modes;
+    match heading {
+        Heading::Destination if !wished.is_empty() => wished,
+        _ => &manifest.access_modes,
+    }
+}
+
+fn spec(manifest: &ClaimManifest, heading: Heading) -> PersistentVolumeClaimSpec {
     PersistentVolumeClaimSpec {
-        access_modes: Some(manifest.access_modes.clone()),
+        access_modes: Some(access_modes(manifest, heading).to_vec()),
         volume_mode: Some(manifest.volume_mode.clone()),
         ..PersistentVolumeClaimSpec::default()
     }

@@ -8,43 +8,50 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use kube::api::{
-    Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, Resource,
+    Api, ApiResource, DeleteParams, DynamicObject, ListParams, PostParams, Preconditions, Resource,
 };
 use kube::{Client, ResourceExt};
 use pvmigrate_record::names::{self, FIELD_MANAGER};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
 
 use crate::stop::Stop;
 
+mod change;
+mod delete;
 mod gate;
 mod retry;
+#[cfg(test)]
+pub mod scripted;
+mod subresources;
 
 use gate::Gate;
 pub use retry::retried;
+pub use subresources::Evicted;
 
 /// How often an update is tried against a newer state of its object. Controllers write the
 /// objects that we write, so a few conflicts are ordinary; this many are not.
 const CONFLICTS: usize = 20;
 
-/// An API object as this program handles it.
-pub trait Object:
-    Resource<DynamicType = ()> + Clone + DeserializeOwned + Serialize + Debug + Send + Sync + 'static
+/// How many objects one answer to a list holds, and how often a list that was too slow begins anew.
+const PAGE: u32 = 200;
+const RESTARTS: usize = 3;
+
+/// An API object of any kind, also of one whose name is only known at run time.
+pub trait AnyObject:
+    Resource + Clone + DeserializeOwned + Serialize + Debug + Send + Sync + 'static
 {
 }
 
-impl<K> Object for K where
-    K: Resource<DynamicType = ()>
-        + Clone
-        + DeserializeOwned
-        + Serialize
-        + Debug
-        + Send
-        + Sync
-        + 'static
+impl<K> AnyObject for K where
+    K: Resource + Clone + DeserializeOwned + Serialize + Debug + Send + Sync + 'static
 {
 }
+
+/// An API object of a kind that this program knows.
+pub trait Object: AnyObject + Resource<DynamicType = ()> {}
+
+impl<K> Object for K where K: AnyObject + Resource<DynamicType = ()> {}
 
 #[derive(Clone)]
 pub struct Cluster {
@@ -65,6 +72,11 @@ impl Cluster {
 
     pub fn gate(&self) -> &Gate {
         &self.gate
+    }
+
+    /// The namespace of the kubeconfig's context, or of the pod that this runs in.
+    pub fn default_namespace(&self) -> &str {
+        &self.config.default_namespace
     }
 
     pub fn client(&self) -> Client {
@@ -91,17 +103,54 @@ impl Cluster {
         Api::namespaced(self.client(), namespace)
     }
 
-    pub async fn get<K: Object>(&self, api: &Api<K>, name: &str) -> Result<Option<K>, Stop> {
+    /// The objects of a kind that is only known by its names.
+    pub fn dynamic(&self, resource: &ApiResource, namespace: &str) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client(), namespace, resource)
+    }
+
+    pub async fn get<K: AnyObject>(&self, api: &Api<K>, name: &str) -> Result<Option<K>, Stop> {
         Ok(retried(|| api.get_opt(name)).await?)
     }
 
-    pub async fn list<K: Object>(&self, api: &Api<K>) -> Result<Vec<K>, Stop> {
+    pub async fn list<K: AnyObject>(&self, api: &Api<K>) -> Result<Vec<K>, Stop> {
         let all = ListParams::default();
         Ok(retried(|| api.list(&all)).await?.items)
     }
 
+    /// What is needed of each object of a kind, a page at a time: a cluster has thousands of pods,
+    /// and few of them matter here.
+    pub async fn collect<K, T>(
+        &self,
+        api: &Api<K>,
+        mut needed: impl FnMut(K) -> Option<T>,
+    ) -> Result<Vec<T>, Stop>
+    where
+        K: Clone + DeserializeOwned + Debug,
+    {
+        let (mut all, mut restarts) = (Vec::new(), 0);
+        let mut page = ListParams::default().limit(PAGE);
+        loop {
+            match retried(|| api.list(&page)).await {
+                Ok(list) => {
+                    all.extend(list.items.into_iter().filter_map(&mut needed));
+                    page.continue_token = list.metadata.continue_.filter(|token| !token.is_empty());
+                    if page.continue_token.is_none() {
+                        return Ok(all);
+                    }
+                }
+                // A list that took minutes: its state is forgotten, and it begins anew.
+                Err(kube::Error::Api(status)) if status.code == 410 && restarts < RESTARTS => {
+                    restarts += 1;
+                    all.clear();
+                    page.continue_token = None;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
     /// Creates an object, or returns the one of this name that exists.
-    pub fn create<'a, K: Object>(
+    pub fn create<'a, K: AnyObject>(
         &'a self,
         api: &'a Api<K>,
         object: &'a K,
@@ -118,7 +167,7 @@ impl Cluster {
                     self.get(api, &name).await?.ok_or_else(|| {
                         Stop::Api(format!(
                             "{} {name} came and went while it was created",
-                            K::kind(&())
+                            kind_of(object)
                         ))
                     })
                 }
@@ -133,9 +182,9 @@ impl Cluster {
     ///
     /// By its UID: what came too late was adopted by nobody, but controllers may have written it.
     /// In a task of its own, for the step that waits may be dropped.
-    async fn take_back<K: Object>(&self, api: &Api<K>, created: &K) -> Stop {
+    async fn take_back<K: AnyObject>(&self, api: &Api<K>, created: &K) -> Stop {
         if created.labels().contains_key(names::RUN) {
-            let (api, name) = (api.clone(), created.name_any());
+            let (api, name, kind) = (api.clone(), created.name_any(), kind_of(created));
             let params = DeleteParams {
                 preconditions: Some(Preconditions {
                     uid: created.uid(),
@@ -147,7 +196,7 @@ impl Cluster {
                 match api.delete(&name, &params).await {
                     Err(kube::Error::Api(status)) if status.is_not_found() => {}
                     Err(error) => {
-                        tracing::warn!(kind = %K::kind(&()), %name, %error, "it came too late and stays");
+                        tracing::warn!(%kind, %name, %error, "it came too late and stays");
                     }
                     Ok(_) => {}
                 }
@@ -160,7 +209,7 @@ impl Cluster {
     }
 
     /// Asks the API server whether it would take an object. The answer is its own sentence.
-    pub async fn dry_run<K: Object>(&self, api: &Api<K>, object: &K) -> Result<(), Stop> {
+    pub async fn dry_run<K: AnyObject>(&self, api: &Api<K>, object: &K) -> Result<(), Stop> {
         let params = PostParams {
             dry_run: true,
             field_manager: Some(FIELD_MANAGER.into()),
@@ -168,154 +217,10 @@ impl Cluster {
         retried(|| api.create(&params, object)).await?;
         Ok(())
     }
+}
 
-    /// Changes an object by merge patches, against its newest state, until it is as wanted.
-    ///
-    /// `change` sees a state and returns the patch that it needs, or none when nothing is left to
-    /// do. Each patch carries the UID and resourceVersion of the state that it was decided on.
-    pub fn update<'a, K: Object>(
-        &'a self,
-        api: &'a Api<K>,
-        known: K,
-        change: impl Fn(&K) -> Result<Option<Value>, Stop> + Send + Sync + 'a,
-    ) -> BoxFuture<'a, Result<K, Stop>> {
-        Box::pin(async move {
-            let name = known.name_any();
-            let params = PatchParams {
-                field_manager: Some(FIELD_MANAGER.into()),
-                ..PatchParams::default()
-            };
-            let mut state = known;
-            for _ in 0..CONFLICTS {
-                let Some(mut patch) = change(&state)? else {
-                    return Ok(state);
-                };
-                patch["metadata"]["uid"] = json!(state.uid());
-                patch["metadata"]["resourceVersion"] = json!(state.resource_version());
-                let merge = Patch::Merge(&patch);
-                let in_hand = self.gate.pass().await?;
-                let answer = retried(|| api.patch(&name, &params, &merge)).await;
-                drop(in_hand);
-                match answer {
-                    Ok(changed) => return Ok(changed),
-                    Err(kube::Error::Api(status)) if status.is_conflict() => {}
-                    Err(error) => return Err(error.into()),
-                }
-                state = self.reread(api, &state).await?;
-            }
-            Err(Stop::Api(format!(
-                "{} {name} changes faster than it can be written",
-                K::kind(&())
-            )))
-        })
-    }
-
-    /// Like [`update`](Self::update), by JSON patches: these can remove a field that a merge
-    /// patch of a newer form would bring back.
-    pub fn update_json<'a, K: Object>(
-        &'a self,
-        api: &'a Api<K>,
-        known: K,
-        change: impl Fn(&K) -> Result<Option<Vec<Value>>, Stop> + Send + Sync + 'a,
-    ) -> BoxFuture<'a, Result<K, Stop>> {
-        Box::pin(async move {
-            let name = known.name_any();
-            let params = PatchParams {
-                field_manager: Some(FIELD_MANAGER.into()),
-                ..PatchParams::default()
-            };
-            let mut state = known;
-            for _ in 0..CONFLICTS {
-                let Some(operations) = change(&state)? else {
-                    return Ok(state);
-                };
-                let mut all = vec![
-                    json!({"op": "test", "path": "/metadata/uid", "value": state.uid()}),
-                    json!({"op": "test", "path": "/metadata/resourceVersion", "value": state.resource_version()}),
-                ];
-                all.extend(operations);
-                let patch: json_patch::Patch =
-                    serde_json::from_value(Value::Array(all)).expect("operations are JSON patches");
-                let patch = Patch::<()>::Json(patch);
-                let in_hand = self.gate.pass().await?;
-                let answer = retried(|| api.patch(&name, &params, &patch)).await;
-                drop(in_hand);
-                match answer {
-                    Ok(changed) => return Ok(changed),
-                    // A test that fails is 422 here, and 409 when the object changed in between.
-                    Err(kube::Error::Api(status)) if matches!(status.code, 409 | 422) => {
-                        let newer = self.reread(api, &state).await?;
-                        if newer.resource_version() == state.resource_version() {
-                            return Err(Stop::Refused(status.message));
-                        }
-                        state = newer;
-                    }
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            Err(Stop::Api(format!(
-                "{} {name} changes faster than it can be written",
-                K::kind(&())
-            )))
-        })
-    }
-
-    /// Deletes an object in exactly this state; if it has changed, `still` decides about the new
-    /// one. Gone already is fine. `grace` is in seconds; none is the object's own.
-    pub fn delete<'a, K: Object>(
-        &'a self,
-        api: &'a Api<K>,
-        known: K,
-        grace: Option<u32>,
-        still: impl Fn(&K) -> Result<(), Stop> + Send + Sync + 'a,
-    ) -> BoxFuture<'a, Result<(), Stop>> {
-        Box::pin(async move {
-            let name = known.name_any();
-            let mut state = known;
-            for _ in 0..CONFLICTS {
-                still(&state)?;
-                let params = DeleteParams {
-                    grace_period_seconds: grace,
-                    preconditions: Some(Preconditions {
-                        uid: state.uid(),
-                        resource_version: state.resource_version(),
-                    }),
-                    ..DeleteParams::default()
-                };
-                let in_hand = self.gate.pass().await?;
-                let answer = retried(|| api.delete(&name, &params)).await;
-                drop(in_hand);
-                match answer {
-                    Ok(_) => return Ok(()),
-                    Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
-                    Err(kube::Error::Api(status)) if status.is_conflict() => {}
-                    Err(error) => return Err(error.into()),
-                }
-                match self.get(api, &name).await? {
-                    Some(newer) if newer.uid() == state.uid() => state = newer,
-                    _ => return Ok(()),
-                }
-            }
-            Err(Stop::Api(format!(
-                "{} {name} changes faster than it can be deleted",
-                K::kind(&())
-            )))
-        })
-    }
-
-    /// The newest state of an object that must still be the same one.
-    async fn reread<K: Object>(&self, api: &Api<K>, known: &K) -> Result<K, Stop> {
-        let name = known.name_any();
-        match self.get(api, &name).await? {
-            Some(newer) if newer.uid() == known.uid() => Ok(newer),
-            Some(_) => Err(Stop::Refused(format!(
-                "{} {name} was deleted and made again by somebody else",
-                K::kind(&())
-            ))),
-            None => Err(Stop::Refused(format!(
-                "{} {name} was deleted by somebody else",
-                K::kind(&())
-            ))),
-        }
-    }
+/// The kind of an object, as it says itself.
+fn kind_of<K: AnyObject>(object: &K) -> String {
+    let json = serde_json::to_value(object).unwrap_or_default();
+    json["kind"].as_str().unwrap_or("object").to_string()
 }

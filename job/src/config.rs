@@ -1,192 +1,241 @@
-//! What the Job was asked to do, from `PVMIGRATE_…` in its environment. Parsed once.
+//! What the Job was asked to do. One list of fields: each is the variable `PVMIGRATE_<FIELD>`, the
+//! flag `--<field>`, and a value of the chart. Parsed once; `docs/options.md` is made from it.
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
-use pvmigrate_record::order::{Attribute, Level, THREADS};
+use clap::Args;
+use k8s_openapi::api::core::v1::ResourceRequirements;
+use pvmigrate_record::order::{Attribute, Level};
 use pvmigrate_record::record::Release;
-use serde::{Deserialize, Deserializer};
 use sha2::{Digest, Sha256};
 
-use crate::quantity::bytes;
+mod cli;
+mod docs;
+mod error;
+mod outside;
+mod selection;
+mod selector;
+mod values;
 
-/// With less, a mover would wait so long for its next 4 MiB that it seems to hang.
-const LEAST_BANDWIDTH: u64 = 64 << 10;
+pub use cli::{Output, PlanAsked, Verb, read};
+pub use docs::options;
+pub use error::ConfigError;
+pub use selection::{class_of, class_of_volume};
+pub use selector::LabelQuery;
+pub use values::{
+    BarePods, ClaimName, FreezeBy, Jobs, SetDefault, SetTemplates, SizeOf, SourceVolumes, Strings,
+    Tolerations,
+};
 
-/// The Job's configuration. Each field is the environment variable `PVMIGRATE_<FIELD>`. Flat,
-/// because envy cannot parse numbers or booleans in nested structs.
-#[derive(Clone, Debug, Deserialize)]
+pub use values::quantity;
+use values::{
+    bandwidth, count, non_empty, resources, seconds, strings, threads, tolerations, word,
+};
+
+/// Heading of the fields that the chart fills in by itself.
+const CHART: &str = "Where it is installed (the chart says it; elsewhere the defaults will do)";
+
+/// Heading of the fields that the chart has no use for.
+const OUTSIDE: &str = "Outside the cluster";
+
+/// The Job's configuration. A list is comma separated, and its flag may be repeated. A flag that
+/// is a yes or no needs no value on the command line.
+#[derive(Clone, Debug, Args)]
+// Settings that are a yes or no are just that.
+#[allow(clippy::struct_excessive_bools)]
 pub struct Config {
-    /// The StorageClass whose claims are moved.
+    /// The StorageClass whose claims are moved
+    #[arg(long, value_name = "CLASS", value_parser = non_empty)]
     pub source_sc: String,
-    /// The StorageClass that they are moved to.
+    /// The StorageClass that they are moved to
+    #[arg(long, value_name = "CLASS", value_parser = non_empty)]
     pub dest_sc: String,
-    /// Only claims of these namespaces; empty: of all.
-    #[serde(default)]
+    /// Only claims of these namespaces; empty: of all
+    #[arg(long, alias = "namespace", value_delimiter = ',', value_name = "NAME", value_parser = non_empty)]
     pub namespaces: Vec<String>,
-    /// Any text: another one makes another run of the same question.
-    #[serde(default)]
+    /// Only claims whose labels match, as kubectl's --selector reads it: `app=db,tier in (a,b)`
+    #[arg(long, value_name = "QUERY")]
+    pub selector: Option<LabelQuery>,
+    /// Only these claims, as namespace/name
+    #[arg(long, value_delimiter = ',', value_name = "NAMESPACE/NAME")]
+    pub claims: Vec<ClaimName>,
+    /// Not these claims, as namespace/name; the report lists them as left
+    #[arg(long, value_delimiter = ',', value_name = "NAMESPACE/NAME")]
+    pub exclude_claims: Vec<ClaimName>,
+    /// Also claims that are of no class, and whose volume is of none
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub include_unclassed: bool,
+    /// Any text: another one makes another run of the same question, for claims that came later
+    #[arg(long, default_value = "", value_name = "TEXT")]
     pub run_token: String,
-    /// What becomes of a source volume after its claim was moved.
-    #[serde(default)]
+    /// What becomes of a source volume after its claim was moved: keep (Released, with policy
+    /// Retain) or delete (by its provisioner, once the application runs on the destination)
+    #[arg(long, default_value = "keep", value_name = "WHAT", value_parser = word::<SourceVolumes>)]
     pub source_volumes: SourceVolumes,
-    /// Try claims again that failed in this run.
-    #[serde(default)]
+    /// How large a claim is made, where not as before: namespace/name=20Gi, or *=20Gi for all that
+    /// are not named; smaller only if what is in use fits and leaves 5 % free. A claim's annotation
+    /// pvmigrate.io/size says the same, and goes before *
+    #[arg(long, value_delimiter = ',', value_name = "CLAIM=SIZE")]
+    pub sizes: Vec<SizeOf>,
+    /// Make the destination the default class, and the source no longer, when the run is complete:
+    /// false, true, or force, which takes that from a third class too
+    #[arg(long, alias = "set-defaults", num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", value_name = "HOW", value_parser = word::<SetDefault>)]
+    pub set_default: SetDefault,
+    /// The source class need not exist: claims may name one that is gone
+    #[arg(long, alias = "skip-source-validation", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub skip_source_check: bool,
+    /// Check and plan, change nothing, and exit with 0 or 3
+    #[arg(long, alias = "preflight-validation-only", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub preflight_only: bool,
+    /// Go on whatever preflight says; what it said is logged as warnings
+    #[arg(long, alias = "skip-preflight-validation", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub skip_preflight: bool,
+    /// Copy while applications run, and only what changed since while they are stopped
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub warm: bool,
+    /// Try claims again that failed in this run
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub retry_failed: bool,
-    /// The Helm release, and where it is installed.
-    pub release: String,
-    pub release_namespace: String,
-    /// The Job's own name: its pods wait for each other.
-    #[serde(default)]
-    pub job: String,
-    /// The pod's name: holder of the Lease.
-    pub pod: String,
-    /// The image of the mover: this very one.
+    /// How workloads are stopped where their annotation pvmigrate.io/freeze does not say it: auto,
+    /// scale (replicas go to 0 and come back) or hold (pods are deleted and kept away, the spec is
+    /// not touched)
+    #[arg(long, default_value = "auto", value_name = "HOW", value_parser = word::<FreezeBy>)]
+    pub freeze: FreezeBy,
+    /// Pods that nothing would make again: refuse, or recreate (they are deleted, and made again
+    /// from their own manifests)
+    #[arg(long, default_value = "refuse", value_name = "WHAT", value_parser = word::<BarePods>)]
+    pub bare_pods: BarePods,
+    /// Jobs that run, also those that a CronJob has started: wait until they are complete, as long as
+    /// a freeze may take; or suspend them, which starts their pods again from the beginning
+    #[arg(long, default_value = "wait", value_name = "WHAT", value_parser = word::<Jobs>)]
+    pub jobs: Jobs,
+    /// StatefulSets whose claims have moved, and whose volumeClaimTemplates name the old class:
+    /// report what to do, or update (the set is made again around its pods, which run on)
+    #[arg(long, default_value = "report", value_name = "WHAT", value_parser = word::<SetTemplates>)]
+    pub stateful_set_templates: SetTemplates,
+    /// How many groups are moved at the same time
+    #[arg(long, default_value = "4", value_name = "NUMBER", value_parser = count)]
+    pub parallelism_groups: NonZeroUsize,
+    /// How many movers may be at work on one node; a group with more claims there goes when no
+    /// other mover is there
+    #[arg(long, default_value = "2", value_name = "NUMBER", value_parser = count)]
+    pub parallelism_per_node: NonZeroUsize,
+    /// How many groups may have their applications stopped on one node at the same time: those that
+    /// stop and start side by side keep each other waiting. Others are staged meanwhile
+    #[arg(long, default_value = "1", value_name = "NUMBER", value_parser = count)]
+    pub parallelism_stopped_per_node: NonZeroUsize,
+    /// Delete the pods of a set that is moved pod by pod, instead of evicting them
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub hold_ignore_budgets: bool,
+    /// error, warn, info, debug or trace, or a filter such as info,kube=debug
+    #[arg(long, alias = "verbose-copy", num_args = 0..=1, require_equals = true, default_value = "info", default_missing_value = "debug", value_name = "LEVEL")]
+    pub log: String,
+
+    /// The image of movers: the one that the Job itself runs
+    #[arg(long, default_value = outside::IMAGE, hide_default_value = true)]
     pub image: String,
-    #[serde(default = "if_not_present")]
+    /// Always, IfNotPresent or Never
+    #[arg(long, default_value = "IfNotPresent", value_name = "POLICY")]
     pub image_pull_policy: String,
-    #[serde(default)]
+    /// Names of Secrets; movers need them in their claims' namespaces
+    #[arg(long, value_delimiter = ',', value_name = "SECRET", value_parser = non_empty)]
     pub image_pull_secrets: Vec<String>,
-    /// The Service of the webhook, and the Secret with its CA, in the release namespace.
-    pub webhook_service: String,
-    pub ca_secret: String,
-    /// The ClusterRole that owns the fence, so that uninstalling collects it.
-    #[serde(default)]
-    pub owner: String,
-    /// The Role that owns the run's ConfigMap and Lease.
-    #[serde(default)]
-    pub owner_role: String,
-    /// Resources of a mover's container: a Kubernetes ResourceRequirements, as JSON.
-    #[serde(default)]
-    pub mover_resources: String,
-    /// Capabilities of a mover beyond its own, for example `SYS_ADMIN` for `trusted.` xattrs.
-    #[serde(default)]
+    /// Resources of a mover's container: a Kubernetes ResourceRequirements, as JSON
+    #[arg(long, value_name = "JSON", value_parser = resources)]
+    pub mover_resources: Option<ResourceRequirements>,
+    /// Capabilities of a mover beyond its own, such as SYS_ADMIN for trusted. xattrs
+    #[arg(long, value_delimiter = ',', value_name = "CAPABILITY", value_parser = non_empty)]
     pub mover_extra_capabilities: Vec<String>,
-    /// How much of a copy is compared with its source.
-    #[serde(default)]
+    /// PriorityClass of movers
+    #[arg(long, default_value = "", value_name = "NAME")]
+    pub mover_priority_class_name: String,
+    /// Tolerations of movers beside their consumers': as in a pod, as JSON
+    #[arg(long, value_name = "JSON", value_parser = tolerations)]
+    pub mover_tolerations: Option<Tolerations>,
+    /// More labels for movers, as a JSON object
+    #[arg(long, value_name = "JSON", value_parser = strings)]
+    pub mover_labels: Option<Strings>,
+    /// More annotations for movers, as a JSON object
+    #[arg(long, value_name = "JSON", value_parser = strings)]
+    pub mover_annotations: Option<Strings>,
+    /// How much of a copy is compared with its source: none, metadata, written or full
+    #[arg(long, default_value = "written", value_name = "LEVEL", value_parser = word::<Level>)]
     pub mover_verify: Level,
-    /// Patterns of paths that are left out, one a line: a comma may be part of one.
-    #[serde(default, deserialize_with = "lines")]
+    /// Patterns of paths that are left out; in the variable one a line, as a comma may be part of
+    /// one
+    #[arg(long, value_delimiter = '\n', value_name = "PATTERN")]
     pub mover_exclude: Vec<String>,
-    /// Bytes a second that each mover reads at most, a quantity such as `50Mi`; empty: no limit.
-    #[serde(default)]
-    pub mover_bandwidth: String,
-    /// What may be lost without an error.
-    #[serde(default)]
+    /// Bytes a second that each mover reads at most, such as 50Mi; unset: no limit
+    #[arg(long, value_name = "QUANTITY", value_parser = bandwidth)]
+    pub mover_bandwidth: Option<NonZeroU64>,
+    /// What may be lost without an error: owner, mode, times, xattrs, acls, capabilities, flags,
+    /// project, holes, specials
+    #[arg(long, value_delimiter = ',', value_name = "ATTRIBUTE", value_parser = word::<Attribute>)]
     pub mover_lose: Vec<Attribute>,
-    /// Keep `security.selinux`, which is otherwise left to the kubelet.
-    #[serde(default)]
+    /// Copy security.selinux, which is otherwise left to the kubelet
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub mover_selinux: bool,
-    #[serde(default = "threads")]
+    /// How many threads copy
+    #[arg(long, default_value = "4", value_name = "NUMBER", value_parser = threads)]
     pub mover_threads: NonZeroUsize,
-    /// How long each of these may take, in seconds.
-    #[serde(default = "five_minutes")]
-    pub stage_seconds: u64,
-    #[serde(default = "five_minutes")]
-    pub freeze_seconds: u64,
-    #[serde(default = "five_minutes")]
+
+    /// How long a workload may take to be Ready again
+    #[arg(long, alias = "pod-ready-timeout", default_value = "300", value_name = "SECONDS", value_parser = seconds)]
     pub pod_ready_seconds: u64,
-    #[serde(default = "five_minutes")]
+    /// How long a destination may take to be provisioned, and its mover to run
+    #[arg(long, default_value = "300", value_name = "SECONDS", value_parser = seconds)]
+    pub stage_seconds: u64,
+    /// How long the consumers of a claim, and whatever else is removed, may take to be gone
+    #[arg(long, default_value = "300", value_name = "SECONDS", value_parser = seconds)]
+    pub freeze_seconds: u64,
+    /// How long a provisioner may take to delete a source volume
+    #[arg(long, alias = "delete-pv-timeout", default_value = "300", value_name = "SECONDS", value_parser = seconds)]
     pub volume_delete_seconds: u64,
-}
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SourceVolumes {
-    /// Released, with policy Retain: everything has a way back.
-    #[default]
-    Keep,
-    /// Given to its provisioner to delete, once its application runs on the destination.
-    Delete,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    #[error("{0} is missing: set it, or use the chart, which does")]
-    Missing(String),
-    #[error("{variable} is {value:?}: {why}")]
-    Value {
-        variable: String,
-        value: String,
-        why: String,
-    },
-    #[error("{0}")]
-    Environment(String),
-    #[error("sourceSC and destSC are both {0:?}: name two different StorageClasses")]
-    EqualClasses(String),
-    #[error("PVMIGRATE_MOVER_RESOURCES is not a ResourceRequirements: {0}")]
-    Resources(serde_json::Error),
-    #[error(
-        "PVMIGRATE_MOVER_BANDWIDTH is {0:?}, which is no number of bytes a second, or less than 64Ki: write it as a quantity such as 50Mi, or leave it empty for no limit"
-    )]
-    Bandwidth(String),
+    /// Fence with the admission policy alone, without the webhook: new pods and claims are
+    /// refused, but nobody is kept from scaling what is stopped, or from deleting or resizing a
+    /// claim. Outside the cluster this is also so where the webhook's Service does not exist
+    #[arg(long, help_heading = OUTSIDE, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub no_fence: bool,
+    /// The Helm release that this run belongs to
+    #[arg(long, default_value = "pvmigrate", help_heading = CHART, value_name = "NAME")]
+    pub release: String,
+    /// Its namespace; by default the kubeconfig's
+    #[arg(long, default_value = "", help_heading = CHART, value_name = "NAMESPACE")]
+    pub release_namespace: String,
+    /// The Job whose pod this is: its pods wait for each other
+    #[arg(long, default_value = "", help_heading = CHART, value_name = "NAME")]
+    pub job: String,
+    /// The pod's name, holder of the Lease; by default this host's name and the process id
+    #[arg(long, default_value = "", help_heading = CHART, value_name = "NAME")]
+    pub pod: String,
+    /// The Service of the webhook; by default the one that the chart makes for the release
+    #[arg(long, default_value = "", help_heading = CHART, value_name = "NAME")]
+    pub webhook_service: String,
+    /// The Secret with the webhook's CA; by default the one that the chart makes for the release
+    #[arg(long, default_value = "", help_heading = CHART, value_name = "NAME")]
+    pub ca_secret: String,
+    /// The ClusterRole that owns the fence, so that uninstalling collects it
+    #[arg(long, default_value = "", help_heading = CHART, value_name = "NAME")]
+    pub owner: String,
+    /// The Role that owns the run's ConfigMap and Lease
+    #[arg(long, default_value = "", help_heading = CHART, value_name = "NAME")]
+    pub owner_role: String,
 }
 
 impl Config {
-    /// Reads and checks the environment.
-    pub fn from_env() -> Result<Self, ConfigError> {
-        Self::from_pairs(std::env::vars())
-    }
-
-    fn from_pairs(pairs: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
-        // An empty variable is one that is not set: charts render lists and names that way.
-        let pairs: Vec<_> = pairs.filter(|(_, value)| !value.is_empty()).collect();
-        let config = Self::parse(&pairs).map_err(|error| match error {
-            envy::Error::MissingValue(field) => {
-                ConfigError::Missing(format!("PVMIGRATE_{}", field.to_uppercase()))
-            }
-            envy::Error::Custom(why) => Self::blame(&pairs, why),
-        })?;
-        if config.source_sc == config.dest_sc {
-            return Err(ConfigError::EqualClasses(config.source_sc));
+    /// What only several fields together tell.
+    fn check(mut self) -> Result<Self, ConfigError> {
+        if self.source_sc == self.dest_sc {
+            return Err(ConfigError::EqualClasses(self.source_sc));
         }
-        config.mover_resources()?;
-        config.mover_bandwidth()?;
-        Ok(config)
-    }
-
-    fn parse(pairs: &[(String, String)]) -> envy::Result<Self> {
-        envy::prefixed("PVMIGRATE_").from_iter(pairs.iter().cloned())
-    }
-
-    /// Names the variable whose value is wrong, which envy does not always do: the one without
-    /// which this is not what is wrong.
-    fn blame(pairs: &[(String, String)], why: String) -> ConfigError {
-        let error = envy::Error::Custom(why.clone());
-        for (number, (variable, value)) in pairs.iter().enumerate() {
-            let mut others = pairs.to_vec();
-            others.remove(number);
-            if Self::parse(&others).err().as_ref() != Some(&error) {
-                return ConfigError::Value {
-                    variable: variable.clone(),
-                    value: value.clone(),
-                    why,
-                };
-            }
+        if self.preflight_only && self.skip_preflight {
+            return Err(ConfigError::NothingToDo);
         }
-        ConfigError::Environment(why)
-    }
-
-    pub fn mover_resources(
-        &self,
-    ) -> Result<Option<k8s_openapi::api::core::v1::ResourceRequirements>, ConfigError> {
-        if self.mover_resources.is_empty() {
-            return Ok(None);
-        }
-        serde_json::from_str(&self.mover_resources)
-            .map(Some)
-            .map_err(ConfigError::Resources)
-    }
-
-    pub fn mover_bandwidth(&self) -> Result<Option<NonZeroU64>, ConfigError> {
-        if self.mover_bandwidth.is_empty() {
-            return Ok(None);
-        }
-        bytes(&self.mover_bandwidth)
-            .and_then(|bytes| NonZeroU64::new(u64::try_from(bytes).ok()?))
-            .filter(|bytes| bytes.get() >= LEAST_BANDWIDTH)
-            .map(Some)
-            .ok_or_else(|| ConfigError::Bandwidth(self.mover_bandwidth.clone()))
+        // The last line of a text may end as the others do.
+        self.mover_exclude.retain(|pattern| !pattern.is_empty());
+        Ok(self)
     }
 
     pub fn release(&self) -> Release {
@@ -199,28 +248,26 @@ impl Config {
     /// The run: a hash of release, both classes, the selection of claims and the token, and of
     /// nothing else, so that a Job that is rendered again is the same run.
     pub fn run(&self) -> String {
-        let mut namespaces = self.namespaces.clone();
-        namespaces.sort();
-        namespaces.dedup();
-        let asked = serde_json::json!([
+        let mut asked = serde_json::json!([
             self.release_namespace,
             self.release,
             self.source_sc,
             self.dest_sc,
-            namespaces,
+            sorted(&self.namespaces),
             self.run_token,
         ]);
+        let selection = self.selection();
+        if !selection.is_empty()
+            && let Some(asked) = asked.as_array_mut()
+        {
+            asked.push(selection.into());
+        }
         let hash = Sha256::digest(asked.to_string());
         let short = hash
             .iter()
             .take(5)
             .fold(0, |number, byte| number << 8 | u64::from(*byte));
         format!("{short:010x}")
-    }
-
-    /// Whether claims of this namespace are asked for.
-    pub fn selects(&self, namespace: &str) -> bool {
-        self.namespaces.is_empty() || self.namespaces.iter().any(|n| n == namespace)
     }
 
     pub fn stage_limit(&self) -> Duration {
@@ -240,153 +287,13 @@ impl Config {
     }
 }
 
-fn if_not_present() -> String {
-    "IfNotPresent".into()
-}
-
-fn five_minutes() -> u64 {
-    300
-}
-
-fn threads() -> NonZeroUsize {
-    THREADS
-}
-
-fn lines<'de, D: Deserializer<'de>>(text: D) -> Result<Vec<String>, D::Error> {
-    let text = String::deserialize(text)?;
-    Ok(text.lines().map(ToString::to_string).collect())
+/// The same list, whatever its order was.
+fn sorted<T: ToString>(names: &[T]) -> Vec<String> {
+    let mut names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    names.sort();
+    names.dedup();
+    names
 }
 
 #[cfg(test)]
-pub mod tests {
-    use super::*;
-
-    fn pairs(changes: &[(&str, &str)]) -> Vec<(String, String)> {
-        let mut all: std::collections::BTreeMap<&str, &str> = [
-            ("PVMIGRATE_SOURCE_SC", "a"),
-            ("PVMIGRATE_DEST_SC", "b"),
-            ("PVMIGRATE_RELEASE", "pvmigrate"),
-            ("PVMIGRATE_RELEASE_NAMESPACE", "ops"),
-            ("PVMIGRATE_POD", "pvmigrate-x"),
-            ("PVMIGRATE_IMAGE", "pvmigrate:dev"),
-            ("PVMIGRATE_WEBHOOK_SERVICE", "pvmigrate-webhook"),
-            ("PVMIGRATE_CA_SECRET", "pvmigrate-ca"),
-        ]
-        .into();
-        all.extend(changes.iter().copied());
-        all.into_iter()
-            .map(|(k, v)| (k.to_string(), v.to_string()))
-            .collect()
-    }
-
-    pub fn config(changes: &[(&str, &str)]) -> Config {
-        parse(changes).unwrap()
-    }
-
-    fn parse(changes: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        Config::from_pairs(pairs(changes).into_iter())
-    }
-
-    #[test]
-    fn lists_numbers_and_empty_variables_are_read() {
-        let config = config(&[
-            ("PVMIGRATE_NAMESPACES", "x,y"),
-            ("PVMIGRATE_STAGE_SECONDS", "7"),
-            ("PVMIGRATE_SOURCE_VOLUMES", "delete"),
-            ("PVMIGRATE_RUN_TOKEN", ""),
-        ]);
-        assert_eq!(config.namespaces, ["x", "y"]);
-        assert_eq!(config.stage_limit(), Duration::from_secs(7));
-        assert_eq!(config.source_volumes, SourceVolumes::Delete);
-        assert!(config.selects("x") && !config.selects("z"));
-    }
-
-    #[test]
-    fn how_movers_work_is_read() {
-        let plain = config(&[]);
-        assert_eq!(plain.mover_verify, Level::Written);
-        assert_eq!(plain.mover_bandwidth().unwrap(), None);
-        let config = config(&[
-            ("PVMIGRATE_MOVER_VERIFY", "full"),
-            ("PVMIGRATE_MOVER_EXCLUDE", "cache\n{a,b}/*.tmp"),
-            ("PVMIGRATE_MOVER_BANDWIDTH", "50Mi"),
-            ("PVMIGRATE_MOVER_LOSE", "acls,specials"),
-            ("PVMIGRATE_MOVER_SELINUX", "true"),
-            ("PVMIGRATE_MOVER_THREADS", "16"),
-        ]);
-        assert_eq!(config.mover_verify, Level::Full);
-        assert_eq!(config.mover_exclude, ["cache", "{a,b}/*.tmp"]);
-        assert_eq!(config.mover_bandwidth().unwrap(), NonZeroU64::new(50 << 20));
-        assert_eq!(config.mover_lose, [Attribute::Acls, Attribute::Specials]);
-        assert!(config.mover_selinux);
-        assert_eq!(config.mover_threads.get(), 16);
-    }
-
-    #[test]
-    fn a_setting_of_movers_that_cannot_be_is_named_with_what_can() {
-        for (variable, given, said) in [
-            (
-                "MOVER_VERIFY",
-                "some",
-                "`none`, `metadata`, `written`, `full`",
-            ),
-            (
-                "MOVER_LOSE",
-                "acls,colour",
-                "expected one of `owner`, `mode`",
-            ),
-            (
-                "MOVER_BANDWIDTH",
-                "fast",
-                "write it as a quantity such as 50Mi",
-            ),
-            ("MOVER_BANDWIDTH", "50K", "leave it empty for no limit"),
-            ("MOVER_BANDWIDTH", "50", "less than 64Ki"),
-            ("MOVER_THREADS", "0", "nonzero"),
-        ] {
-            let variable = format!("PVMIGRATE_{variable}");
-            let error = parse(&[(&variable, given)]).unwrap_err().to_string();
-            assert!(error.contains(said), "{error}");
-            assert!(error.contains(&variable), "{error}");
-        }
-    }
-
-    #[test]
-    fn equal_classes_are_refused_in_a_sentence() {
-        let error = parse(&[("PVMIGRATE_DEST_SC", "a")]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "sourceSC and destSC are both \"a\": name two different StorageClasses"
-        );
-    }
-
-    #[test]
-    fn a_missing_variable_is_named() {
-        let error = parse(&[("PVMIGRATE_SOURCE_SC", "")]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "PVMIGRATE_SOURCE_SC is missing: set it, or use the chart, which does"
-        );
-    }
-
-    #[test]
-    fn the_run_is_named_by_the_question_and_nothing_else() {
-        let run = config(&[]).run();
-        assert_eq!(
-            run,
-            config(&[("PVMIGRATE_IMAGE", "other"), ("PVMIGRATE_POD", "p")]).run()
-        );
-        assert_eq!(
-            config(&[("PVMIGRATE_NAMESPACES", "x,y")]).run(),
-            config(&[("PVMIGRATE_NAMESPACES", "y,x")]).run()
-        );
-        for change in [
-            ("PVMIGRATE_DEST_SC", "c"),
-            ("PVMIGRATE_RUN_TOKEN", "2"),
-            ("PVMIGRATE_NAMESPACES", "x"),
-            ("PVMIGRATE_RELEASE", "r"),
-        ] {
-            assert_ne!(run, config(&[change]).run(), "{change:?}");
-        }
-    }
-}
+pub mod tests;

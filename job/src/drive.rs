@@ -6,7 +6,7 @@ use pvmigrate_record::record::Outcome;
 use serde_json::json;
 
 use crate::migration::Group;
-use crate::run::Run;
+use crate::run::{Place, Run, Window};
 use crate::steps::{self, back};
 use crate::stop::Stop;
 
@@ -15,6 +15,9 @@ const REPEATS: usize = 3;
 
 /// How often a mover follows a consumer to another node.
 const MOVES: usize = 10;
+
+/// Why a group goes back that nothing is wrong with.
+const ABORTED: &str = "somebody has asked to abort";
 
 /// How a group ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,10 +30,11 @@ pub enum End {
 }
 
 /// Drives a group to its end. An error is one that the next pod has to go on from.
-pub async fn drive(run: &Run, group: &mut Group) -> Result<End, Stop> {
+pub async fn drive(run: &Run, group: &mut Group, place: &Place<'_>) -> Result<End, Stop> {
     let (mut repeats, mut moves) = (0, 0);
+    let mut window = None;
     loop {
-        let stop = match Box::pin(advance(run, group)).await {
+        let stop = match Box::pin(advance(run, group, place, &mut window)).await {
             Ok(()) => return Ok(end_of(group)),
             Err(stop) => stop,
         };
@@ -41,6 +45,8 @@ pub async fn drive(run: &Run, group: &mut Group) -> Result<End, Stop> {
             }
             Stop::Moved(why) if moves < MOVES => {
                 moves += 1;
+                // Nothing was stopped yet.
+                window = None;
                 Box::pin(back::stage_elsewhere(run, group, &why)).await?;
             }
             Stop::NotReady(why) => return unfinished(run, group, why).await,
@@ -55,6 +61,11 @@ pub async fn drive(run: &Run, group: &mut Group) -> Result<End, Stop> {
                     .all(|claim| claim.record.heading == Heading::Source);
                 if is_back {
                     return Err(stuck(Stop::Refused(why)));
+                }
+                if group.is_open() {
+                    return Err(Stop::Api(format!(
+                        "a pod may have written to the new volumes, so there is no way back: {why}"
+                    )));
                 }
                 back::turn(run, group, &why, Outcome::Failed)
                     .await
@@ -74,7 +85,7 @@ async fn unfinished(run: &Run, group: &mut Group, why: String) -> Result<End, St
 }
 
 /// A refusal on the way back is no end: the next pod goes on with it.
-fn stuck(stop: Stop) -> Stop {
+pub fn stuck(stop: Stop) -> Stop {
     match stop {
         Stop::Refused(why) | Stop::Repeat(why) | Stop::Moved(why) => {
             Stop::Api(format!("the way back does not go on: {why}"))
@@ -83,15 +94,32 @@ fn stuck(stop: Stop) -> Stop {
     }
 }
 
-async fn advance(run: &Run, group: &mut Group) -> Result<(), Stop> {
+async fn advance(
+    run: &Run,
+    group: &mut Group,
+    place: &Place<'_>,
+    window: &mut Option<Window>,
+) -> Result<(), Stop> {
     while group.behind() < Phase::Done {
+        match group.behind() {
+            Phase::Reserved => place.movers_gone(),
+            Phase::Thawed => *window = None,
+            _ => {}
+        }
         // From before the fence is proved, and without a gap: what comes in late is seen. A step
         // that is dropped in the middle is one that a Job has died in.
         if group.behind() <= Phase::Retained && group.headings() == [Heading::Destination] {
             let watch = group.start_watch(&run.cluster).await?;
+            let name = group.name.clone();
+            let step = async {
+                if group.behind() == Phase::Staged && window.is_none() {
+                    *window = Some(place.come(&name).await?);
+                }
+                steps::next(run, group).await
+            };
             tokio::select! {
                 biased;
-                done = steps::next(run, group) => done?,
+                done = step => done?,
                 why = watch.consumer_moved() => return Err(Stop::Moved(why)),
             }
         } else {
@@ -118,9 +146,17 @@ fn end_of(group: &Group) -> End {
     }
 }
 
+/// What a group is taken over for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Will {
+    GoOn,
+    /// Whatever can go back to its source shall.
+    Abort,
+}
+
 /// Takes a group over from an earlier Job: a new epoch everywhere, and every fact that may no
 /// longer hold is made true again.
-pub async fn take_over(run: &Run, group: &mut Group) -> Result<(), Stop> {
+pub async fn take_over(run: &Run, group: &mut Group, will: Will) -> Result<(), Stop> {
     let untouched = group.claims.iter().all(|claim| claim.record.is_untouched());
     let turned = group.claims.iter().find_map(|claim| claim.record.outcome);
     let mut lost = None;
@@ -147,13 +183,11 @@ pub async fn take_over(run: &Run, group: &mut Group) -> Result<(), Stop> {
         }
     }
     if untouched {
-        back::turn(
-            run,
-            group,
-            "its run was replaced before it began",
-            Outcome::Aborted,
-        )
-        .await
+        let why = match will {
+            Will::GoOn => "its run was replaced before it began",
+            Will::Abort => ABORTED,
+        };
+        back::turn(run, group, why, Outcome::Aborted).await
     } else if let Some(outcome) = turned {
         let failures = group
             .claims
@@ -166,6 +200,8 @@ pub async fn take_over(run: &Run, group: &mut Group) -> Result<(), Stop> {
         back::turn(run, group, &why, outcome).await
     } else if let Some(why) = lost {
         Box::pin(back::turn(run, group, &why, Outcome::Failed)).await
+    } else if will == Will::Abort && !group.is_open() {
+        back::turn(run, group, ABORTED, Outcome::Aborted).await
     } else {
         back::put_back(run, group).await
     }

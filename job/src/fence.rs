@@ -1,12 +1,15 @@
-//! The fence of a release: raised claim by claim, proved, and taken down when none is left.
+//! The fence of a release: raised claim by claim, proved, kept as it is, and taken down when none
+//! is left.
 //!
 //! ```text
 //! raise   records say `fence: on`  →  parameters, policy, binding, webhook  →  proof
+//! repair  what somebody changes is put back  →  proof again, before anything counts as Frozen
 //! lower   records say `fence: off` →  parameters, webhook                   →  proof that it is open
-//! tidy    policy and binding narrowed or removed, after the thaw
+//! leave   policy and binding removed beside the last thaw; tidy: or narrowed, after it
+//! close   parameters removed, once no API server can ask for them any more
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,36 +17,44 @@ use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration,
 };
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Service, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, PostParams};
 use pvmigrate_record::names;
-use pvmigrate_record::phase::Phase;
-use pvmigrate_record::record::{Record, Workload};
-use tokio::sync::{Mutex, MutexGuard};
+use pvmigrate_record::record::Record;
+use tokio::sync::{Mutex, MutexGuard, watch};
+use tokio::time::Instant;
 
 use crate::cluster::{Cluster, retried};
 use crate::config::Config;
-use crate::fence::objects::Scope;
+use crate::fence::apply::Made;
+use crate::fence::objects::{Scope, Setting};
 use crate::stop::Stop;
 
 mod apply;
-pub mod objects;
+mod ca;
+mod cause;
+mod cel;
+mod objects;
 mod policy;
-pub mod probe;
+mod probe;
+mod proof;
+mod repair;
 mod webhook;
 
-/// How long the webhook's Secret may be missing: its pods make it when they start.
-const CA_LIMIT: Duration = Duration::from_secs(120);
+/// An API server takes in changes of policies once a second, and then has to compile them.
+const POLICIES_ARE_READ: Duration = Duration::from_secs(2);
 
 pub struct Fence {
     cluster: Cluster,
     config: Config,
-    job_user: String,
-    cluster_owner: Option<OwnerReference>,
-    namespaced_owner: Option<OwnerReference>,
+    setting: Setting,
+    /// Whether the webhook is one of its layers.
+    has_webhook: bool,
     state: Mutex<State>,
     generations: Mutex<u64>,
+    /// Whether there is a fence to be kept.
+    stands: watch::Sender<bool>,
 }
 
 /// What the fence has been made to say. Groups change it one at a time.
@@ -51,14 +62,28 @@ pub struct Fence {
 struct State {
     fenced: BTreeMap<(String, String), Fenced>,
     ca: Vec<u8>,
-    applied: Option<Scope>,
+    standing: Standing,
+    /// When the policy was removed last.
+    taken_down: Option<Instant>,
+    /// How often something had to be put back.
+    repairs: u64,
+    /// The API servers that were asked for the last proof.
+    servers: Vec<Option<String>>,
 }
 
 struct Fenced {
-    generation: u64,
-    /// The claim may be missing: nothing may collect the fence.
-    missing: bool,
-    workloads: Vec<Workload>,
+    record: Record,
+    /// How many repairs there had been when its last proof began.
+    proved: Option<u64>,
+}
+
+/// The objects as they were made; none where there is to be none.
+#[derive(Default)]
+struct Standing {
+    parameters: Option<Made<ServiceAccount>>,
+    policy: Option<Made<ValidatingAdmissionPolicy>>,
+    binding: Option<Made<ValidatingAdmissionPolicyBinding>>,
+    webhook: Option<Made<ValidatingWebhookConfiguration>>,
 }
 
 impl Fence {
@@ -83,11 +108,19 @@ impl Fence {
         Ok(Self {
             cluster: cluster.clone(),
             config: config.clone(),
-            job_user,
-            cluster_owner,
-            namespaced_owner,
+            has_webhook: has_webhook(cluster, config).await?,
+            setting: Setting {
+                release: config.release(),
+                run: config.run(),
+                destination_class: config.dest_sc.clone(),
+                job_user,
+                webhook_service: config.webhook_service.clone(),
+                cluster_owner,
+                namespaced_owner,
+            },
             state: Mutex::default(),
             generations: Mutex::default(),
+            stands: watch::Sender::new(false),
         })
     }
 
@@ -111,7 +144,11 @@ impl Fence {
     /// Puts both layers in force for these records, which already say so. Not proved yet.
     pub async fn raise(&self, records: &[&Record]) -> Result<(), Stop> {
         let mut state = self.state.lock().await;
-        if state.ca.is_empty() {
+        if !self.has_webhook {
+            tracing::warn!(
+                "FENCED WITHOUT THE WEBHOOK: new pods and claims are refused, but nobody is kept from scaling or deleting what is stopped, or from deleting, resizing or snapshotting a claim"
+            );
+        } else if state.ca.is_empty() {
             state.ca = self.ca().await?;
         }
         for record in records {
@@ -130,143 +167,130 @@ impl Fence {
     pub async fn lower(&self, records: &[&Record]) -> Result<(), Stop> {
         let mut state = self.state.lock().await;
         for record in records {
-            let claim = &record.claim;
-            state
-                .fenced
-                .remove(&(claim.namespace.clone(), claim.name.clone()));
+            state.fenced.remove(&key(record));
         }
         let scope = self.scope(&state);
-        tokio::try_join!(self.narrow_parameters(&scope), self.narrow_webhook(&scope))?;
+        let Standing {
+            parameters,
+            webhook,
+            ..
+        } = &mut state.standing;
+        // What does not stand needs no opening.
+        tokio::try_join!(
+            async {
+                match parameters {
+                    Some(_) => self.put(parameters, scope.parameters()).await,
+                    None => Ok(()),
+                }
+            },
+            async {
+                match webhook {
+                    Some(_) if scope.claims.is_empty() => self.remove(webhook).await,
+                    Some(_) => self.put(webhook, scope.webhook()).await,
+                    None => Ok(()),
+                }
+            }
+        )?;
         Ok(())
     }
 
     /// Narrows the fence to the claims that are still fenced, or takes it down.
     pub async fn tidy(&self) -> Result<(), Stop> {
+        self.leave().await?;
         let mut state = self.state.lock().await;
         if state.fenced.is_empty() {
-            self.take_down(&mut state).await
-        } else {
-            self.apply(&mut state).await
+            return Ok(());
         }
+        self.apply(&mut state).await
+    }
+
+    /// Takes the fence down, where no claim is fenced any more.
+    pub async fn leave(&self) -> Result<(), Stop> {
+        let mut state = self.state.lock().await;
+        if !state.fenced.is_empty() || !*self.stands.borrow() {
+            return Ok(());
+        }
+        self.take_down(&mut state).await
     }
 
     /// Puts what an earlier Job has left in order before anything else is done: a fence that lacks
     /// a part would refuse even this Job's own claims.
     pub async fn settle(&self) -> Result<(), Stop> {
         let mut state = self.state.lock().await;
-        if !state.fenced.is_empty() {
-            state.ca = self.ca().await?;
-            return self.apply(&mut state).await;
-        }
-        let name = names::fence_object(&self.config.release());
-        let policies = self.cluster.all::<ValidatingAdmissionPolicy>();
-        if self.cluster.get(&policies, &name).await?.is_some() {
+        if state.fenced.is_empty() {
             self.take_down(&mut state).await?;
+            drop(state);
+            return self.close().await;
         }
-        Ok(())
+        if self.has_webhook {
+            state.ca = self.ca().await?;
+        }
+        self.apply(&mut state).await
     }
 
-    async fn apply(&self, state: &mut MutexGuard<'_, State>) -> Result<(), Stop> {
+    async fn apply(&self, state: &mut State) -> Result<(), Stop> {
         let scope = self.scope(state);
-        if state.applied.as_ref() == Some(&scope) {
-            return Ok(());
-        }
+        let standing = &mut state.standing;
+        self.stands.send_replace(true);
         // The parameters first: a policy whose parameters are missing refuses everything. The
         // policy before its binding: the API server looks it up to see who may bind it.
-        self.put_parameters(&scope).await?;
+        self.put(&mut standing.parameters, scope.parameters())
+            .await?;
         let policy = async {
-            self.put(scope.policy()).await?;
-            self.put(scope.binding()).await
+            self.put(&mut standing.policy, scope.policy()).await?;
+            self.put(&mut standing.binding, scope.binding()).await
         };
-        tokio::try_join!(policy, self.put(scope.webhook()))?;
-        state.applied = Some(scope);
+        let webhook = async {
+            if self.has_webhook {
+                self.put(&mut standing.webhook, scope.webhook()).await
+            } else {
+                // One that an earlier Job has made would refuse whatever nobody answers for.
+                self.remove(&mut standing.webhook).await
+            }
+        };
+        tokio::try_join!(policy, webhook)?;
         Ok(())
     }
 
-    async fn take_down(&self, state: &mut MutexGuard<'_, State>) -> Result<(), Stop> {
-        let name = names::fence_object(&self.config.release());
+    async fn take_down(&self, state: &mut State) -> Result<(), Stop> {
+        let standing = &mut state.standing;
         // The binding first: without it the policy does nothing, and needs no parameters.
-        self.remove(
-            &self.cluster.all::<ValidatingAdmissionPolicyBinding>(),
-            &name,
-        )
-        .await?;
+        self.remove(&mut standing.binding).await?;
         tokio::try_join!(
-            async {
-                self.remove(&self.cluster.all::<ValidatingWebhookConfiguration>(), &name)
-                    .await
-            },
-            async {
-                self.remove(&self.cluster.all::<ValidatingAdmissionPolicy>(), &name)
-                    .await
-            },
+            self.remove(&mut standing.webhook),
+            self.remove(&mut standing.policy)
         )?;
-        let parameters = names::fence_claims(&self.config.release());
-        self.remove(&self.parameters(), &parameters).await?;
-        state.applied = None;
+        state.taken_down = Some(Instant::now());
+        self.stands.send_replace(false);
         Ok(())
+    }
+
+    /// Removes the parameters, where no claim is fenced any more. Not with the policy: as long as
+    /// an API server does not know yet that it is gone, it refuses everything for want of them,
+    /// this Job's next claim and everybody's pods.
+    pub async fn close(&self) -> Result<(), Stop> {
+        let mut state = self.state.lock().await;
+        let name = names::fence_claims(&self.config.release());
+        let parameters: Api<ServiceAccount> =
+            self.cluster.namespaced(&self.config.release_namespace);
+        if !state.fenced.is_empty() || self.cluster.get(&parameters, &name).await?.is_none() {
+            return Ok(());
+        }
+        if let Some(moment) = state.taken_down {
+            tokio::time::sleep_until(moment + POLICIES_ARE_READ).await;
+        }
+        self.remove(&mut state.standing.parameters).await
     }
 
     fn scope(&self, state: &State) -> Scope {
-        let mut claims: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for (namespace, name) in state.fenced.keys() {
-            claims
-                .entry(namespace.clone())
-                .or_default()
-                .insert(name.clone());
-        }
-        let owned = !state.fenced.values().any(|fenced| fenced.missing);
-        Scope {
-            release: self.config.release(),
-            run: self.config.run(),
-            destination_class: self.config.dest_sc.clone(),
-            claims,
-            workloads: state
-                .fenced
-                .values()
-                .flat_map(|f| f.workloads.clone())
-                .collect(),
-            generation: state
-                .fenced
-                .values()
-                .map(|fenced| fenced.generation)
-                .max()
-                .unwrap_or_default(),
-            job_user: self.job_user.clone(),
-            webhook_service: self.config.webhook_service.clone(),
-            ca: state.ca.clone(),
-            cluster_owner: self.cluster_owner.clone().filter(|_| owned),
-            namespaced_owner: self.namespaced_owner.clone().filter(|_| owned),
-        }
+        let fenced = state.fenced.values().map(|fenced| &fenced.record);
+        Scope::of(&self.setting, fenced, &state.ca)
     }
+}
 
-    /// The certificate authority of the webhook, which its pods make when they first start.
-    async fn ca(&self) -> Result<Vec<u8>, Stop> {
-        let api = self
-            .cluster
-            .namespaced::<Secret>(&self.config.release_namespace);
-        let name = &self.config.ca_secret;
-        let started = tokio::time::Instant::now();
-        loop {
-            let secret = self.cluster.get(&api, name).await?;
-            if let Some(ca) = secret
-                .and_then(|s| s.data)
-                .and_then(|mut data| data.remove("ca.crt"))
-            {
-                return Ok(ca.0);
-            }
-            if started.elapsed() > CA_LIMIT {
-                return Err(Stop::refused(format!(
-                    "waited {} s for the webhook to make its CA, Secret {}/{name}, in vain: see kubectl -n {} get pods",
-                    CA_LIMIT.as_secs(),
-                    self.config.release_namespace,
-                    self.config.release_namespace
-                )));
-            }
-            tracing::info!(secret = %name, "waiting for the webhook to make its CA");
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    }
+fn key(record: &Record) -> (String, String) {
+    let claim = &record.claim;
+    (claim.namespace.clone(), claim.name.clone())
 }
 
 impl State {
@@ -275,17 +299,25 @@ impl State {
         if !record.fence.on {
             return;
         }
-        let missing = matches!(record.phase, Phase::Reserved | Phase::Vacated);
-        let claim = (record.claim.namespace.clone(), record.claim.name.clone());
-        self.fenced.insert(
-            claim,
-            Fenced {
-                generation: record.fence.generation,
-                missing,
-                workloads: record.freeze.workloads.clone(),
-            },
-        );
+        let before = self.fenced.get(&key(record));
+        let same = before.filter(|f| f.record.fence.generation == record.fence.generation);
+        let fenced = Fenced {
+            proved: same.and_then(|fenced| fenced.proved),
+            record: record.clone(),
+        };
+        self.fenced.insert(key(record), fenced);
     }
+}
+
+/// Outside the cluster there may be no chart, and so no webhook; in it, one that is missing is a
+/// failure that the proof explains.
+async fn has_webhook(cluster: &Cluster, config: &Config) -> Result<bool, Stop> {
+    if config.no_fence || in_cluster() {
+        return Ok(!config.no_fence);
+    }
+    let api = cluster.namespaced::<Service>(&config.release_namespace);
+    let service = cluster.get(&api, &config.webhook_service).await?;
+    Ok(service.is_some())
 }
 
 /// Whether this process runs in a pod: only there are other API servers reachable by address.

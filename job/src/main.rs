@@ -1,13 +1,15 @@
-//! `pvmigrate run` is the Job; `pvmigrate status` shows how far migrations are. This file wires,
-//! and turns errors into exit codes; nothing else does.
+//! `pvmigrate run` is the Job; `pvmigrate abort` ends it; `pvmigrate status` shows how far
+//! migrations are. This file wires, and turns errors into exit codes; nothing else does.
 
 #![forbid(unsafe_code)]
 #![warn(clippy::large_futures)]
 
+mod abort;
 mod causes;
 mod claim;
 mod cluster;
 mod config;
+mod default_class;
 mod drive;
 mod exit;
 mod fence;
@@ -22,23 +24,27 @@ mod preflight;
 mod quantity;
 mod report;
 mod run;
+mod schedule;
+mod sites;
 mod status;
 mod steps;
 mod stop;
+mod templates;
 mod wait;
 mod workloads;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
 
 use crate::cluster::Cluster;
-use crate::config::Config;
+use crate::config::{Config, ConfigError, Output, PlanAsked, Verb};
 use crate::exit::Exit;
 use crate::lease::Asked;
 use crate::report::{Report, State};
@@ -47,71 +53,91 @@ use crate::stop::Stop;
 /// How long a write in hand may take after SIGTERM.
 const LAST_WRITE: Duration = Duration::from_secs(10);
 
-#[derive(Parser)]
-#[command(
-    version,
-    about = "Moves the PersistentVolumeClaims of one StorageClass to another, in place"
-)]
-struct Cli {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-#[derive(Subcommand)]
-enum Verb {
-    /// Migrate, as configured by PVMIGRATE_… in the environment
-    Run,
-    /// List the claims that are or were migrated, and how far they are
-    Status,
-}
-
 #[tokio::main]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
-    // A level is for this program. The client reports its own retries as errors; what comes of
-    // them is said here.
-    let log = std::env::var("PVMIGRATE_LOG").unwrap_or_else(|_| "info".into());
-    let filter = match log.parse::<LevelFilter>() {
-        Ok(level) => format!("pvmigrate={level}"),
-        Err(_) => log,
-    };
-    let format = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_ansi(false);
-    let exit = match cli.verb {
-        Verb::Run => {
-            format.init();
-            run_job().await
+    let line: Vec<String> = std::env::args_os()
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
+    let exit = match config::read(environment(), &line) {
+        Ok(Verb::Run(config)) => {
+            log_to(&config.log, std::io::stdout);
+            let exit = Box::pin(run_job(*config)).await;
+            if exit.is_final_failure() {
+                give_up_retries().await;
+            }
+            tracing::info!(code = exit.code(), "the Job ends");
+            exit
         }
-        Verb::Status => {
-            format.with_writer(std::io::stderr).init();
+        Ok(Verb::Abort(config)) => {
+            log_to(&config.log, std::io::stdout);
+            Box::pin(abort_run(*config)).await
+        }
+        Ok(Verb::Plan(asked)) => {
+            log_to(&asked.config.log, std::io::stderr);
+            Box::pin(print_plan(*asked)).await
+        }
+        Ok(Verb::Status) => {
+            log_to("info", std::io::stderr);
             status::print().await.unwrap_or_else(|error| {
                 eprintln!("pvmigrate: {error:#}");
                 Exit::Interrupted
             })
         }
+        Ok(Verb::Options) => {
+            print!("{}", config::options());
+            Exit::Done
+        }
+        Err(error) => refused(&error).await,
     };
     exit.into()
 }
 
-async fn run_job() -> Exit {
-    let config = match Config::from_env() {
-        Ok(config) => config,
-        Err(error) => {
-            tracing::error!("configuration: {error}");
-            give_up_retries().await;
-            return Exit::Config;
-        }
+/// What is said in the environment. A variable whose value is no text is none of ours.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+/// A level is for this program. The client reports its own retries as errors; what comes of them
+/// is said here.
+fn log_to<W>(log: &str, writer: W)
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let filter = match log.parse::<LevelFilter>() {
+        Ok(level) => format!("pvmigrate={level}"),
+        Err(_) => log.to_string(),
     };
-    let cluster = match Cluster::connect().await {
-        Ok(cluster) => cluster,
-        Err(error) => {
-            tracing::error!("no API server: {error:#}");
-            return Exit::Interrupted;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(false)
+        .with_writer(writer)
+        .init();
+}
+
+/// Says what is wrong with the configuration; or answers, where only help was asked for.
+async fn refused(error: &ConfigError) -> Exit {
+    if let ConfigError::Usage(words) = error {
+        // Whoever closes the pipe has read enough.
+        let _ = words.print();
+        if !words.use_stderr() {
+            return Exit::Done;
         }
+    } else {
+        log_to("info", std::io::stdout);
+        tracing::error!("configuration: {error}");
+    }
+    give_up_retries().await;
+    Exit::Config
+}
+
+async fn run_job(config: Config) -> Exit {
+    let (cluster, config) = match connect(config).await {
+        Ok(both) => both,
+        Err(exit) => return exit,
     };
-    let exit = leased(&cluster, &config)
+    Box::pin(unless_complete(&cluster, &config))
         .await
         .unwrap_or_else(|stop| match stop {
             Stop::Refused(why) => {
@@ -122,27 +148,92 @@ async fn run_job() -> Exit {
                 tracing::error!("interrupted, the next pod goes on: {other}");
                 Exit::Interrupted
             }
-        });
-    if exit.is_final_failure() {
-        give_up_retries().await;
-    }
-    tracing::info!(code = exit.code(), "the Job ends");
-    exit
+        })
 }
 
-/// The run, while the Lease is held and nobody asks to stop.
-async fn leased(cluster: &Cluster, config: &Config) -> Result<Exit, Stop> {
+async fn abort_run(config: Config) -> Exit {
+    let (cluster, config) = match connect(config).await {
+        Ok(both) => both,
+        Err(exit) => return exit,
+    };
+    let aborted = Box::pin(abort::abort(&cluster, &config)).await;
+    aborted.unwrap_or_else(|stop| {
+        tracing::error!("not aborted yet, run it again to go on: {stop}");
+        Exit::Interrupted
+    })
+}
+
+async fn print_plan(PlanAsked { config, output }: PlanAsked) -> Exit {
+    // Nothing that the image is needed for is made.
+    let connected = Cluster::connect().await;
+    let shown = match &connected {
+        Ok(cluster) => run::shown(cluster, &config).await,
+        Err(error) => Err(Stop::Api(format!("{error:#}"))),
+    };
+    match shown {
+        Ok(shown) if output == Output::Json => {
+            println!(
+                "{}",
+                serde_json::to_string_pretty(&shown).unwrap_or_default()
+            );
+            Exit::Done
+        }
+        Ok(shown) => {
+            print!("{}", shown.table());
+            Exit::Done
+        }
+        Err(stop) => {
+            eprintln!("pvmigrate: {stop}");
+            Exit::Interrupted
+        }
+    }
+}
+
+/// The cluster, and the configuration with what only the cluster knows.
+async fn connect(config: Config) -> Result<(Cluster, Config), Exit> {
+    let cluster = Cluster::connect().await.map_err(|error| {
+        tracing::error!("no API server: {error:#}");
+        Exit::Interrupted
+    })?;
+    let config = config
+        .settle(cluster.default_namespace())
+        .map_err(|error| {
+            tracing::error!("configuration: {error}");
+            Exit::Config
+        })?;
+    Ok((cluster, config))
+}
+
+async fn unless_complete(cluster: &Cluster, config: &Config) -> Result<Exit, Stop> {
+    if config.preflight_only {
+        let (cluster_owner, owner) = run::owners(cluster, config).await?;
+        let rehearsal = run::execute(cluster.clone(), config.clone(), cluster_owner, owner);
+        return Box::pin(rehearsal).await;
+    }
     if let Some(report) = Report::read(cluster, config).await?
         && report.state == State::Complete
     {
         let uncovered = run::uncovered(cluster, config, &report).await?;
         if uncovered.is_empty() {
             tracing::info!(run = %report.run, "this run is complete; nothing to do");
+            // A Job with this setting may come after the one that moved the claims.
+            if !default_class::set(cluster, config).await? {
+                return Ok(Exit::Failed);
+            }
         } else {
             tracing::warn!(run = %report.run, "this run is complete and did not cover {}; set another runToken to move them", uncovered.join(", "));
         }
         return Ok(Exit::Done);
     }
+    leased(cluster, config, run::execute).await
+}
+
+/// Some work, while the Lease is held and nobody asks to stop.
+async fn leased<W, F>(cluster: &Cluster, config: &Config, work: W) -> Result<Exit, Stop>
+where
+    W: FnOnce(Cluster, Config, Option<OwnerReference>, Option<OwnerReference>) -> F,
+    F: Future<Output = Result<Exit, Stop>> + Send + 'static,
+{
     let (cluster_owner, owner) = run::owners(cluster, config).await?;
     let mut terminated =
         signal(SignalKind::terminate()).map_err(|error| Stop::Api(error.to_string()))?;
@@ -156,12 +247,7 @@ async fn leased(cluster: &Cluster, config: &Config) -> Result<Exit, Stop> {
         },
         _ = terminated.recv() => return Ok(Exit::Interrupted),
     };
-    let work = tokio::spawn(run::execute(
-        cluster.clone(),
-        config.clone(),
-        cluster_owner,
-        owner,
-    ));
+    let work = tokio::spawn(work(cluster.clone(), config.clone(), cluster_owner, owner));
     let abort = work.abort_handle();
     let outcome = tokio::select! {
         done = work => done.unwrap_or_else(|error| Err(Stop::Api(error.to_string()))),

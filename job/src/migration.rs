@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use kube::api::Api;
 use pvmigrate_record::names;
 use pvmigrate_record::phase::{Event, Heading, Phase};
-use pvmigrate_record::record::{Failure, Record, Volume, Workload};
+use pvmigrate_record::record::{Failure, Freezing, Record, Volume};
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
@@ -164,8 +164,20 @@ impl Migration {
     pub async fn advance_with(&mut self, cluster: &Cluster, with: Value) -> Result<(), Stop> {
         self.record.apply(Event::Advance, Timestamp::now())?;
         self.save(cluster, with).await?;
-        tracing::info!(claim = %self.record.claim, phase = ?self.record.phase, "phase reached");
+        self.say_phase();
         Ok(())
+    }
+
+    /// The next phase's fact is true, and is saved with the one after it: a Job that dies in
+    /// between makes it true again, and finds it so.
+    pub fn reach(&mut self) -> Result<(), Stop> {
+        self.record.apply(Event::Advance, Timestamp::now())?;
+        self.say_phase();
+        Ok(())
+    }
+
+    fn say_phase(&self) {
+        tracing::info!(claim = %self.record.claim, phase = ?self.record.phase, "phase reached");
     }
 }
 
@@ -267,6 +279,16 @@ impl Group {
         all
     }
 
+    /// Whether a pod may have run on a destination: the fence was, or may have been, opened for
+    /// a claim that is there. Nothing goes back by itself from then on.
+    pub fn is_open(&self) -> bool {
+        self.claims.iter().map(|claim| &claim.record).any(|record| {
+            record.heading == Heading::Destination
+                && (record.phase > Phase::Rebound
+                    || record.phase == Phase::Rebound && !record.fence.on)
+        })
+    }
+
     /// The claims that a step works on.
     pub fn at(&mut self, phase: Phase) -> impl Iterator<Item = &mut Migration> {
         self.claims
@@ -274,11 +296,12 @@ impl Group {
             .filter(move |claim| claim.record.phase == phase)
     }
 
-    pub fn workloads(&self) -> Vec<Workload> {
-        let all: BTreeSet<Workload> = self
+    /// How the group's workloads are frozen.
+    pub fn freezings(&self) -> Vec<Freezing> {
+        let all: BTreeSet<Freezing> = self
             .claims
             .iter()
-            .flat_map(|claim| claim.record.freeze.workloads.clone())
+            .flat_map(|claim| claim.record.freeze.workloads.iter().cloned())
             .collect();
         all.into_iter().collect()
     }
@@ -295,3 +318,6 @@ impl Group {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,15 +1,17 @@
 //! The mover's pod: where it runs, what it mounts, what it may do.
 
 mod arguments;
+mod dress;
+pub mod orders;
+mod placement;
+mod together;
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Affinity, Capabilities, Container, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EnvVar,
-    EnvVarSource, LocalObjectReference, NodeAffinity, NodeSelector, NodeSelectorRequirement,
-    NodeSelectorTerm, ObjectFieldSelector, PersistentVolumeClaimVolumeSource, Pod,
-    PodSecurityContext, PodSpec, SeccompProfile, SecurityContext, Toleration, Volume, VolumeDevice,
-    VolumeMount,
+    Capabilities, Container, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EnvVar, EnvVarSource,
+    ObjectFieldSelector, PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec,
+    SeccompProfile, SecurityContext, Volume, VolumeDevice, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use pvmigrate_record::names;
@@ -17,6 +19,14 @@ use pvmigrate_record::record::Record;
 
 use crate::config::Config;
 pub use arguments::is_told_otherwise;
+pub use dress::dressed;
+pub use placement::Placement;
+
+/// The name of a mover's container.
+const NAME: &str = "mover";
+
+/// The name of the destination among its volumes.
+const DESTINATION: &str = "destination";
 
 /// What the engine needs to keep owners, modes, xattrs, capabilities and devices; all of it is
 /// allowed by the PodSecurity level `baseline`.
@@ -29,80 +39,17 @@ const CAPABILITIES: [&str; 6] = [
     "SETFCAP",
 ];
 
-/// Where a mover has to run, taken from the claim's consumer or from the template of its workload.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Placement {
-    /// The node of the running consumer: a ReadWriteOnce source can be mounted nowhere else.
-    pub node: Option<String>,
-    pub node_selector: BTreeMap<String, String>,
-    pub tolerations: Vec<Toleration>,
-    pub node_affinity: Option<NodeSelector>,
-    pub security: Option<PodSecurityContext>,
-}
-
-impl Placement {
-    /// From the spec of a consumer, or of the template that would make one.
-    pub fn of(spec: &PodSpec) -> Self {
-        let affinity = spec
-            .affinity
-            .as_ref()
-            .and_then(|affinity| affinity.node_affinity.as_ref());
-        Self {
-            node: spec.node_name.clone(),
-            node_selector: spec.node_selector.clone().unwrap_or_default(),
-            tolerations: spec.tolerations.clone().unwrap_or_default(),
-            node_affinity: affinity.and_then(|a| {
-                a.required_during_scheduling_ignored_during_execution
-                    .clone()
-            }),
-            security: spec.security_context.clone(),
-        }
-    }
-
-    /// The terms of the consumer, each narrowed to its node. By affinity, never by `nodeName`:
-    /// that would bypass the scheduler, and a WaitForFirstConsumer claim would wait for ever.
-    fn affinity(&self) -> Option<Affinity> {
-        let mut terms = self
-            .node_affinity
-            .clone()
-            .map(|selector| selector.node_selector_terms)
-            .unwrap_or_default();
-        if let Some(node) = &self.node {
-            if terms.is_empty() {
-                terms.push(NodeSelectorTerm::default());
-            }
-            for term in &mut terms {
-                term.match_fields
-                    .get_or_insert_default()
-                    .push(NodeSelectorRequirement {
-                        key: "metadata.name".into(),
-                        operator: "In".into(),
-                        values: Some(vec![node.clone()]),
-                    });
-            }
-        }
-        (!terms.is_empty()).then(|| Affinity {
-            node_affinity: Some(NodeAffinity {
-                required_during_scheduling_ignored_during_execution: Some(NodeSelector {
-                    node_selector_terms: terms,
-                }),
-                ..NodeAffinity::default()
-            }),
-            ..Affinity::default()
-        })
-    }
-}
-
 /// The pod that copies one claim. It has no token, no network of use, and the source read-only.
 pub fn mover_pod(record: &Record, config: &Config, placement: &Placement) -> Pod {
     let name = names::staging_object(&record.run, &record.claim.uid);
-    Pod {
+    let pod = Pod {
         metadata: ObjectMeta {
             name: Some(name.clone()),
             namespace: Some(record.claim.namespace.clone()),
             labels: Some(BTreeMap::from([
                 (names::RUN.into(), record.run.clone()),
                 (names::ROLE.into(), names::ROLE_MOVER.into()),
+                (names::CLAIM_HASH.into(), together::hash(&record.claim.name)),
                 // A mesh's proxy would outlive the copy and keep the pod from ending.
                 ("sidecar.istio.io/inject".into(), "false".into()),
             ])),
@@ -133,32 +80,43 @@ pub fn mover_pod(record: &Record, config: &Config, placement: &Placement) -> Pod
                 }),
                 ..PodSecurityContext::default()
             }),
-            image_pull_secrets: Some(
-                config
-                    .image_pull_secrets
-                    .iter()
-                    .map(|name| LocalObjectReference { name: name.clone() })
-                    .collect(),
-            ),
             containers: vec![container(record, config)],
             volumes: Some(vec![
                 // A container may look at a file system without writing to it, and not at a device:
                 // the whole volume is read-only then.
                 claim_volume("source", &record.claim.name, record.manifest.is_block()),
-                claim_volume("destination", &name, false),
+                claim_volume(DESTINATION, &name, false),
                 order_volume(),
             ]),
             ..PodSpec::default()
         }),
         status: None,
+    };
+    dressed(pod, config)
+}
+
+/// A pod that mounts only the destination, and ends at once: where no mover can stand beside the
+/// consumer, the destination is provisioned by it, in a place that the consumer can reach.
+pub fn provisioning_pod(record: &Record, config: &Config, placement: &Placement) -> Pod {
+    let mut pod = mover_pod(record, config, placement);
+    let spec = pod.spec.get_or_insert_default();
+    let all = spec.volumes.iter_mut();
+    all.for_each(|all| all.retain(|volume| volume.name == DESTINATION));
+    for container in &mut spec.containers {
+        container.args = Some(vec!["--version".into()]);
+        let mounts = container.volume_mounts.iter_mut();
+        mounts.for_each(|all| all.retain(|mount| mount.name == DESTINATION));
+        let devices = container.volume_devices.iter_mut();
+        devices.for_each(|all| all.retain(|device| device.name == DESTINATION));
     }
+    pod
 }
 
 fn container(record: &Record, config: &Config) -> Container {
     let (mounts, devices) = volumes_inside(record);
     let extra = config.mover_extra_capabilities.iter().cloned();
     Container {
-        name: "mover".into(),
+        name: NAME.into(),
         image: Some(config.image.clone()),
         image_pull_policy: Some(config.image_pull_policy.clone()),
         command: Some(vec!["/pvmigrate-mover".into()]),
@@ -176,7 +134,7 @@ fn container(record: &Record, config: &Config) -> Container {
             }),
             value: None,
         }]),
-        resources: config.mover_resources().ok().flatten(),
+        resources: config.mover_resources.clone(),
         security_context: Some(SecurityContext {
             run_as_user: Some(0),
             run_as_group: Some(0),
@@ -206,7 +164,7 @@ fn volumes_inside(record: &Record) -> (Vec<VolumeMount>, Vec<VolumeDevice>) {
     if record.manifest.is_block() {
         let devices = [
             ("source", names::SOURCE_DEVICE),
-            ("destination", names::DESTINATION_DEVICE),
+            (DESTINATION, names::DESTINATION_DEVICE),
         ];
         let devices = devices.map(|(name, path)| VolumeDevice {
             name: name.into(),
@@ -218,7 +176,7 @@ fn volumes_inside(record: &Record) -> (Vec<VolumeMount>, Vec<VolumeDevice>) {
         read_only: Some(true),
         ..mount("source", names::SOURCE_MOUNT)
     };
-    let destination = mount("destination", names::DESTINATION_MOUNT);
+    let destination = mount(DESTINATION, names::DESTINATION_MOUNT);
     (vec![source, destination, order], Vec::new())
 }
 
@@ -261,86 +219,4 @@ fn order_volume() -> Volume {
 }
 
 #[cfg(test)]
-pub mod tests {
-    use super::*;
-    use crate::config::tests::config;
-    use serde_json::json;
-
-    #[test]
-    fn a_pinned_mover_keeps_every_term_of_its_consumer() {
-        let spec: PodSpec = serde_json::from_value(json!({
-            "containers": [], "nodeName": "n1", "nodeSelector": {"disk": "ssd"},
-            "tolerations": [{"key": "db", "operator": "Exists"}],
-            "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
-                {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]},
-                {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["b"]}]}
-            ]}}}
-        }))
-        .unwrap();
-        let placement = Placement::of(&spec);
-        let affinity = serde_json::to_value(placement.affinity()).unwrap();
-        let terms = affinity["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"].as_array().unwrap().clone();
-        assert_eq!(terms.len(), 2);
-        for (term, zone) in terms.iter().zip(["a", "b"]) {
-            assert_eq!(term["matchExpressions"][0]["values"][0], zone);
-            assert_eq!(
-                term["matchFields"][0],
-                json!({"key": "metadata.name", "operator": "In", "values": ["n1"]})
-            );
-        }
-        assert_eq!(placement.node_selector["disk"], "ssd");
-        assert_eq!(placement.tolerations.len(), 1);
-    }
-
-    /// Of a claim of this volume mode.
-    pub fn record(volume_mode: &str) -> Record {
-        serde_json::from_value(json!({
-            "version": 1, "release": {"namespace": "ops", "name": "r"}, "run": "0", "epoch": 1,
-            "job": "j", "phase": "Planned", "fence": {"on": false, "generation": 0},
-            "claim": {"namespace": "shop", "name": "data", "uid": "u"},
-            "sourceClass": "a", "destinationClass": "b",
-            "source": {"name": "pv", "uid": "v", "reclaim_policy": "Delete"},
-            "manifest": {"volumeMode": volume_mode},
-            "group": "g", "freeze": {"method": "scale", "workloads": []}
-        }))
-        .unwrap()
-    }
-
-    #[test]
-    fn a_block_volume_is_a_device_and_its_source_read_only() {
-        let pod = mover_pod(&record("Block"), &config(&[]), &Placement::default());
-        let spec = serde_json::to_value(pod.spec.unwrap()).unwrap();
-        assert_eq!(
-            spec["volumes"][0]["persistentVolumeClaim"],
-            json!({"claimName": "data", "readOnly": true})
-        );
-        assert_eq!(
-            spec["volumes"][1]["persistentVolumeClaim"]["readOnly"],
-            json!(null)
-        );
-        let container = &spec["containers"][0];
-        assert_eq!(
-            container["volumeDevices"],
-            json!([
-                {"name": "source", "devicePath": "/dev/source"},
-                {"name": "destination", "devicePath": "/dev/destination"}
-            ])
-        );
-        assert_eq!(container["volumeMounts"].as_array().unwrap().len(), 1);
-
-        let pod = mover_pod(&record("Filesystem"), &config(&[]), &Placement::default());
-        let spec = serde_json::to_value(pod.spec.unwrap()).unwrap();
-        assert_eq!(spec["containers"][0]["volumeMounts"][0]["readOnly"], true);
-        // A volume that is read-only as a whole would be attached, or mounted, in another way than
-        // the consumer's is.
-        assert_eq!(
-            spec["volumes"][0]["persistentVolumeClaim"],
-            json!({"claimName": "data"})
-        );
-    }
-
-    #[test]
-    fn a_mover_of_an_unused_claim_is_not_pinned() {
-        assert_eq!(Placement::default().affinity(), None);
-    }
-}
+pub mod tests;

@@ -38,9 +38,34 @@ pub fn bytes(quantity: &str) -> Option<u128> {
     whole.checked_mul(scale)?.checked_add(part)
 }
 
+/// The quantity of so many bytes, in the largest unit that needs no fraction.
+pub fn quantity(bytes: u128) -> String {
+    let units = ["Ei", "Pi", "Ti", "Gi", "Mi", "Ki"];
+    for (unit, power) in units.iter().zip((1..=6).rev()) {
+        let scale = 1u128 << (10 * power);
+        if bytes >= scale && bytes.is_multiple_of(scale) {
+            return format!("{}{unit}", bytes / scale);
+        }
+    }
+    bytes.to_string()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::bytes;
+    use super::{bytes, quantity};
+
+    #[test]
+    fn bytes_are_said_in_the_largest_unit_without_a_fraction() {
+        for (text, expected) in [
+            ("0", "0"),
+            ("1500", "1500"),
+            ("1024Mi", "1Gi"),
+            ("1.5Gi", "1536Mi"),
+            ("2Ei", "2Ei"),
+        ] {
+            assert_eq!(quantity(bytes(text).unwrap()), expected);
+        }
+    }
 
     #[test]
     fn quantities_of_claims_are_read_as_kubernetes_does() {

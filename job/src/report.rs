@@ -9,15 +9,20 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::ResourceExt;
 use pvmigrate_record::names;
-use pvmigrate_record::order::{Attribute, Level};
-use pvmigrate_record::phase::{Heading, Phase};
-use pvmigrate_record::record::{Outcome, Record};
+use pvmigrate_record::order::Level;
+use pvmigrate_record::record::Record;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::stop::Stop;
+
+mod group;
+mod line;
+
+pub use group::GroupLine;
+use line::Line;
 
 const STATE: &str = "state";
 const STATUS: &str = "status";
@@ -29,6 +34,8 @@ pub enum State {
     Running,
     Complete,
     Failed,
+    /// Ended by `pvmigrate abort`: the same question asked again is answered anew.
+    Aborted,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -45,76 +52,27 @@ pub struct Report {
     pub ended: Option<Timestamp>,
     /// By namespace/name.
     pub claims: BTreeMap<String, Line>,
+    /// By their names.
+    #[serde(default)]
+    pub groups: BTreeMap<String, GroupLine>,
+    /// The group that the run's end waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub critical_path: Option<String>,
     /// Claims of the source class that are not migrated, and why.
     #[serde(default)]
     pub left: BTreeMap<String, String>,
-}
-
-/// Where one claim stands.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Line {
-    pub group: String,
-    pub phase: Phase,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub outcome: Option<Outcome>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failure: Option<String>,
-    pub source_volume: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub destination_volume: Option<String>,
-    pub files: u64,
-    pub bytes: u64,
-    pub copy_seconds: f64,
-    /// What of the copy was compared with its source; none as long as there is no copy.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub compared: Option<Level>,
-    /// What was let go as a setting allows, and of how many entries.
+    /// What is worth knowing of a claim before it is moved.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub lost: BTreeMap<Attribute, u64>,
-    /// From the moment its workloads were stopped until they were Ready again.
+    pub notes: BTreeMap<String, Vec<String>>,
+    /// What was planned, when the run last began to move claims.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub downtime_seconds: Option<f64>,
-    /// How to dispose of a volume that is kept.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dispose: Option<String>,
-}
-
-impl Line {
-    pub fn of(record: &Record, source_is_kept: bool) -> Self {
-        let compared = record
-            .pass
-            .as_ref()
-            .filter(|pass| pass.ok && record.heading == Heading::Destination)
-            .map(|pass| {
-                let verified = pass.verified.as_ref();
-                verified.map_or(Level::None, |verified| verified.level)
-            });
-        let pass = record.pass.clone().unwrap_or_default();
-        let downtime = record
-            .stopped
-            .zip(record.ready)
-            .map(|(stopped, ready)| ready.duration_since(stopped).as_secs_f64());
-        let is_left_behind =
-            record.is_finished() && record.heading == Heading::Destination && source_is_kept;
-        Self {
-            group: record.group.clone(),
-            phase: record.phase,
-            outcome: record.outcome,
-            failure: record.failure.as_ref().map(|failure| failure.message.clone()),
-            source_volume: record.source.name.clone(),
-            destination_volume: record.destination.as_ref().map(|volume| volume.name.clone()),
-            files: pass.totals.files,
-            bytes: pass.totals.bytes,
-            copy_seconds: pass.seconds,
-            compared,
-            lost: pass.lost,
-            downtime_seconds: downtime,
-            dispose: is_left_behind.then(|| {
-                format!("kubectl patch pv {} -p '{{\"spec\":{{\"persistentVolumeReclaimPolicy\":\"Delete\"}}}}'", record.source.name)
-            }),
-        }
-    }
+    pub plan: Option<serde_json::Value>,
+    /// StatefulSets whose claim templates name the old class, and what to do about it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub templates: BTreeMap<String, String>,
+    /// The ConfigMap as it was written last.
+    #[serde(skip)]
+    stored: Option<ConfigMap>,
 }
 
 impl Report {
@@ -129,8 +87,35 @@ impl Report {
             started: now,
             ended: None,
             claims: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            critical_path: None,
             left: BTreeMap::new(),
+            templates: BTreeMap::new(),
+            stored: None,
+            plan: None,
+            notes: BTreeMap::new(),
         }
+    }
+
+    /// Takes what the records of one group say.
+    pub fn note<'a>(
+        &mut self,
+        records: impl Iterator<Item = &'a Record> + Clone,
+        source_is_kept: bool,
+    ) {
+        for record in records.clone() {
+            let line = Line::of(record, source_is_kept);
+            self.claims.insert(record.claim.to_string(), line);
+        }
+        if let Some(first) = records.clone().next() {
+            self.groups
+                .insert(first.group.clone(), GroupLine::of(records));
+        }
+        let groups = self.groups.iter();
+        let last = groups.max_by_key(|(_, line)| line.ended);
+        self.critical_path = last
+            .filter(|(_, line)| line.ended.is_some())
+            .map(|(name, _)| name.clone());
     }
 
     pub fn has_failures(&self) -> bool {
@@ -148,6 +133,7 @@ impl Report {
                 State::Running => "running",
                 State::Complete => "complete",
                 State::Failed => "ended, with failures",
+                State::Aborted => "aborted",
             }
         );
         for (claim, line) in &self.claims {
@@ -186,8 +172,17 @@ impl Report {
             }
             text.push('\n');
         }
+        for (group, line) in &self.groups {
+            let _ = writeln!(text, "  group {group}: {}", line.text());
+        }
+        if let Some(group) = &self.critical_path {
+            let _ = writeln!(text, "  critical path: group {group} ended last");
+        }
         for (claim, why) in &self.left {
             let _ = writeln!(text, "  {claim}: left, {why}");
+        }
+        for (set, what) in &self.templates {
+            let _ = writeln!(text, "  StatefulSet {set}: {what}");
         }
         text
     }
@@ -217,20 +212,19 @@ impl Report {
     }
 
     pub async fn write(
-        &self,
+        &mut self,
         cluster: &Cluster,
         config: &Config,
         owner: Option<&OwnerReference>,
     ) -> Result<(), Stop> {
         let api = cluster.namespaced::<ConfigMap>(&config.release_namespace);
         let wanted = self.config_map(config, owner);
-        let known = cluster.create(&api, &wanted).await?;
         let patch = json!({"data": wanted.data});
-        cluster
-            .update(&api, known, |state| {
-                Ok((state.data != wanted.data).then(|| patch.clone()))
-            })
+        let change = |state: &ConfigMap| Ok((state.data != wanted.data).then(|| patch.clone()));
+        let stored = cluster
+            .write(&api, self.stored.take(), &wanted, change)
             .await?;
+        self.stored = Some(stored);
         Ok(())
     }
 

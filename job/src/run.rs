@@ -2,35 +2,44 @@
 
 use std::collections::BTreeMap;
 
-use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::rbac::v1::{ClusterRole, Role};
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
+use pvmigrate_record::names;
 use pvmigrate_record::record::Record;
 use tokio::sync::Mutex;
 
 use crate::cluster::{Cluster, Object};
 use crate::config::{Config, SourceVolumes};
-use crate::drive::{End, drive, take_over};
+use crate::default_class;
 use crate::exit::Exit;
 use crate::fence::Fence;
-use crate::migration::{Group, Migration};
-use crate::mover::{Placement, mover_pod};
+use crate::migration::Group;
 use crate::observe::{Observed, observe};
-use crate::plan::{Plan, plan};
+use crate::plan::{Plan, Shown, plan};
 use crate::preflight;
-use crate::report::{Line, Report, State};
+use crate::report::{Report, State};
+use crate::sites::Sites;
 use crate::stop::Stop;
+use crate::templates;
 
+mod abort;
+mod clearance;
+mod groups;
 mod records;
+mod turn;
+mod windows;
 
-use records::{new_record, record_all, unfinished};
-
-/// How many groups are moved at the same time.
-const PARALLEL_GROUPS: usize = 4;
+pub use abort::abort;
+use clearance::{may_begin, rehearse};
+use groups::{Begun, drive_all};
+pub use records::new_record;
+use records::{record_all, unfinished};
+pub use turn::Place;
+pub use windows::Window;
 
 /// What every step needs.
 pub struct Run {
@@ -39,11 +48,35 @@ pub struct Run {
     pub fence: Fence,
     /// The reclaim policies of the classes that exist.
     policies: BTreeMap<String, String>,
+    /// Of workloads that have no pod.
+    pub sites: Sites,
     owner: Option<OwnerReference>,
+    /// What owns objects outside the release's namespace.
+    pub cluster_owner: Option<OwnerReference>,
     report: Mutex<Report>,
 }
 
 impl Run {
+    async fn new(
+        cluster: Cluster,
+        config: Config,
+        cluster_owner: Option<OwnerReference>,
+        owner: Option<OwnerReference>,
+        observed: &Observed,
+    ) -> Result<Self, Stop> {
+        let earlier = Report::read(&cluster, &config).await?;
+        Ok(Self {
+            fence: Fence::new(&cluster, &config, cluster_owner.clone(), owner.clone()).await?,
+            policies: policies(observed),
+            sites: Sites::of(observed, &config),
+            owner,
+            cluster_owner,
+            report: Mutex::new(earlier.unwrap_or_else(|| Report::new(&config, Timestamp::now()))),
+            cluster,
+            config,
+        })
+    }
+
     /// The policy that the new volume shall have: its class's, or the source's own where someone
     /// had changed that from its class's.
     pub fn lasting_policy(&self, record: &Record) -> String {
@@ -55,16 +88,15 @@ impl Run {
         }
     }
 
-    fn line(&self, record: &Record) -> Line {
-        Line::of(record, self.config.source_volumes == SourceVolumes::Keep)
+    fn keeps_sources(&self) -> bool {
+        self.config.source_volumes == SourceVolumes::Keep
     }
 
-    async fn note(&self, migrations: &[Migration]) -> Result<(), Stop> {
+    async fn note<'a>(&self, groups: impl IntoIterator<Item = &'a Group>) -> Result<(), Stop> {
         let mut report = self.report.lock().await;
-        for Migration { record, .. } in migrations {
-            report
-                .claims
-                .insert(record.claim.to_string(), self.line(record));
+        for group in groups {
+            let records = group.claims.iter().map(|migration| &migration.record);
+            report.note(records, self.keeps_sources());
         }
         report
             .write(&self.cluster, &self.config, self.owner.as_ref())
@@ -112,21 +144,24 @@ pub async fn execute(
     cluster_owner: Option<OwnerReference>,
     owner: Option<OwnerReference>,
 ) -> Result<Exit, Stop> {
-    let earlier = Report::read(&cluster, &config).await?;
-    let observed = observe(&cluster, &config).await?;
-    let mut run = Run {
-        fence: Fence::new(&cluster, &config, cluster_owner, owner.clone()).await?,
-        policies: policies(&observed),
-        owner,
-        report: Mutex::new(earlier.unwrap_or_else(|| Report::new(&config, Timestamp::now()))),
-        cluster,
-        config,
+    let observed = match observe(&cluster, &config).await {
+        Err(Stop::Refused(why)) => return unread(&cluster, &config, &why).await,
+        other => other?,
     };
-    let unfinished = unfinished(&run, &observed).await?;
+    let mut run = Run::new(cluster, config, cluster_owner, owner, &observed).await?;
+    let mut unfinished = unfinished(&run, &observed).await?;
+    // Those for which nothing was done yet are left to the planner, which writes them anew.
+    let this_run = run.config.run();
+    unfinished.retain(|m| !(m.record.is_untouched() && m.record.run == this_run));
+    if run.config.preflight_only {
+        return rehearse(&run, observed, &unfinished).await;
+    }
+    Box::pin(templates::finish_earlier(&run)).await?;
     run.fence.settle().await?;
     let has_resumed = !unfinished.is_empty();
     if has_resumed {
-        drive_all(&run, Group::gather(unfinished), Begun::ByAnEarlierJob).await?;
+        let groups = Group::gather(unfinished);
+        drive_all(&run, groups, &observed, Begun::ByAnEarlierJob).await?;
     }
     let observed = if has_resumed {
         observe(&run.cluster, &run.config).await?
@@ -134,44 +169,54 @@ pub async fn execute(
         observed
     };
     run.policies = policies(&observed);
+    run.sites = Sites::of(&observed, &run.config);
     let plan = plan(&observed, &run.config);
-    for (claim, why) in &plan.left {
-        tracing::warn!(%claim, %why, "claim is left");
-    }
-    let mut refusals = preflight::refusals(&observed, &run.config, &plan);
-    if refusals.is_empty() {
-        refusals = refused_movers(&run, &plan).await?;
-    }
-    if !refusals.is_empty() {
-        for why in &refusals {
-            tracing::error!("preflight: {why}");
-        }
-        tracing::error!(
-            "preflight refused for {} reasons; nothing was changed",
-            refusals.len()
-        );
+    if !may_begin(&run, &observed, &plan).await? {
         return Ok(Exit::Refused);
     }
     if plan.groups.is_empty() && !plan.has_failed && run.report.lock().await.claims.is_empty() {
         tracing::info!(class = %run.config.source_sc, "no claim of this StorageClass is to be moved; nothing to do");
-        return Ok(Exit::Done);
+        Box::pin(templates::settle(&run)).await?;
+        let is_set = default_class::set(&run.cluster, &run.config).await?;
+        return Ok(if is_set { Exit::Done } else { Exit::Failed });
     }
-    run.report.lock().await.left = plan.left.iter().cloned().collect();
+    {
+        let mut report = run.report.lock().await;
+        report.left = plan.left.iter().cloned().collect();
+        report.notes = preflight::notes(&observed, &run.config, &plan);
+    }
     let groups = record_all(&run, &observed, plan.groups).await?;
-    drive_all(&run, groups, Begun::Now).await?;
+    drive_all(&run, groups, &observed, Begun::Now).await?;
     run.fence.tidy().await?;
+    let outdated = Box::pin(templates::settle(&run)).await?;
+    run.fence.close().await?;
+    run.report.lock().await.templates = outdated;
     conclude(&run, plan.has_failed).await
+}
+
+/// The API server refuses to be read: says all that the Job may not do, not only the first.
+async fn unread(cluster: &Cluster, config: &Config, why: &str) -> Result<Exit, Stop> {
+    let missing = preflight::rights::missing(cluster, config, &Plan::default()).await?;
+    for why in missing.iter().map(String::as_str).chain([why]) {
+        tracing::error!(check = "rights", "preflight: {why}");
+    }
+    tracing::error!("preflight could not read the cluster; nothing was changed");
+    Ok(Exit::Refused)
 }
 
 async fn conclude(run: &Run, has_failed: bool) -> Result<Exit, Stop> {
     let mut report = run.report.lock().await;
-    let has_failed = has_failed || report.has_failures();
+    let mut has_failed = has_failed || report.has_failures();
     report.state = if has_failed {
         State::Failed
     } else {
         State::Complete
     };
     report.ended = Some(Timestamp::now());
+    // Before the report says that the run is complete: whoever reads that finds all of it done.
+    if !has_failed && !default_class::set(&run.cluster, &run.config).await? {
+        has_failed = true;
+    }
     report
         .write(&run.cluster, &run.config, run.owner.as_ref())
         .await?;
@@ -195,76 +240,14 @@ fn policies(observed: &Observed) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Whether a mover would be admitted in each namespace: PodSecurity, quotas, other webhooks.
-async fn refused_movers(run: &Run, plan: &Plan) -> Result<Vec<String>, Stop> {
-    let mut refusals = Vec::new();
-    let mut seen = Vec::new();
-    for group in &plan.groups {
-        let Some(claim) = group.claims.first() else {
-            continue;
-        };
-        if seen.contains(&group.namespace) {
-            continue;
-        }
-        seen.push(group.namespace.clone());
-        let record = new_record(run, group, claim, &PersistentVolume::default());
-        let mut pod = mover_pod(&record, &run.config, &Placement::default());
-        // Under a name of its own: the mover that an earlier Job has made may still be there.
-        pod.metadata.name = Some(format!("{}-probe", pod.name_any()));
-        let api = run.cluster.namespaced(&group.namespace);
-        match run.cluster.dry_run(&api, &pod).await {
-            Ok(()) => {}
-            Err(Stop::Refused(why)) => refusals.push(format!(
-                "namespace {} does not admit a mover: {why}",
-                group.namespace
-            )),
-            Err(other) => return Err(other),
-        }
+/// What a run would do; nothing is changed.
+pub async fn shown(cluster: &Cluster, config: &Config) -> Result<Shown, Stop> {
+    let mut config = config.clone();
+    if config.release_namespace.is_empty() {
+        config.release_namespace = cluster.default_namespace().into();
     }
-    Ok(refusals)
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Begun {
-    Now,
-    ByAnEarlierJob,
-}
-
-/// Drives groups, several at once. A group that cannot go on by itself stops the process, after
-/// the others have ended: the next pod goes on with it.
-async fn drive_all(run: &Run, groups: Vec<Group>, begun: Begun) -> Result<(), Stop> {
-    let ended: Vec<Result<(), Stop>> = stream::iter(groups)
-        .map(|group| Box::pin(drive_one(run, group, begun)))
-        .buffer_unordered(PARALLEL_GROUPS)
-        .collect()
-        .await;
-    ended.into_iter().collect()
-}
-
-async fn drive_one(run: &Run, mut group: Group, begun: Begun) -> Result<(), Stop> {
-    let end = async {
-        if begun == Begun::ByAnEarlierJob {
-            tracing::info!(group = %group.name, "an earlier Job has begun this; going on");
-            take_over(run, &mut group).await?;
-        }
-        drive(run, &mut group).await
-    }
-    .await;
-    let name = &group.name;
-    match &end {
-        Ok(End::Migrated) => tracing::info!(group = %name, "migrated"),
-        Ok(End::TakenBack(why)) => {
-            tracing::error!(group = %name, %why, "failed; its applications run on their sources");
-        }
-        Ok(End::Unfinished(why)) => tracing::error!(group = %name, %why, "migrated, but not well"),
-        Err(stop) => tracing::error!(group = %name, why = %stop, "interrupted"),
-    }
-    // What a newer Job has taken over is not ours to report, and the fence may be its own.
-    if !matches!(end, Err(Stop::Superseded(_))) {
-        run.note(&group.claims).await?;
-        run.fence.tidy().await?;
-    }
-    end.map(|_| ())
+    let observed = observe(cluster, &config).await?;
+    Ok(Shown::of(&plan(&observed, &config), &observed, &config))
 }
 
 /// What a complete run has to say when it is asked again: which claims it did not cover.
@@ -276,10 +259,20 @@ pub async fn uncovered(
     let claims = cluster
         .list(&cluster.all::<PersistentVolumeClaim>())
         .await?;
+    let volumes = cluster.list(&cluster.all::<PersistentVolume>()).await?;
     Ok(claims
         .iter()
-        .filter(|claim| Observed::class_of(claim) == Some(config.source_sc.as_str()))
-        .filter(|claim| config.selects(&claim.namespace().unwrap_or_default()))
+        .filter(|claim| {
+            let name = claim
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.volume_name.as_ref());
+            let volume = volumes
+                .iter()
+                .find(|volume| Some(&volume.name_any()) == name);
+            config.selects_claim(claim, volume)
+        })
+        .filter(|claim| !names::is_trial(&claim.name_any(), claim.labels()))
         .map(crate::plan::full_name)
         .filter(|name| !report.left.contains_key(name))
         .collect())

@@ -7,7 +7,7 @@ use kube::api::Api;
 use kube::runtime::{WatchStreamExt, watcher};
 use tokio::time::Instant;
 
-use crate::cluster::Object;
+use crate::cluster::{AnyObject, Object};
 use crate::stop::Stop;
 
 /// How often a wait that goes on says so.
@@ -24,7 +24,7 @@ pub enum Seen<T> {
 
 /// Waits until an object is as wanted. `look` sees every state of it, `None` while it does not
 /// exist.
-pub async fn wait_for<K: Object, T>(
+pub async fn wait_for<K: AnyObject, T>(
     api: &Api<K>,
     name: &str,
     what: &str,

@@ -24,6 +24,19 @@ pub struct Order {
     pub what: What,
 }
 
+impl Order {
+    /// How many orders a Job can give one mover; the sequence's higher part is the Job's epoch.
+    const OF_AN_EPOCH: u64 = 1 << 20;
+
+    /// The sequence of the order that follows `last` in this epoch: greater than all before it.
+    /// None if a Job of a later epoch has given orders already.
+    pub fn sequence_after(last: Option<u64>, epoch: u64) -> Option<u64> {
+        let first = epoch.saturating_mul(Self::OF_AN_EPOCH);
+        let next = last.map_or(first, |last| first.max(last + 1));
+        (next < first.saturating_add(Self::OF_AN_EPOCH)).then_some(next)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum What {
@@ -124,6 +137,10 @@ pub enum Report {
     Ready {
         pod: String,
     },
+    /// An order was read, and is being carried out.
+    Taken {
+        order: Order,
+    },
     /// At most once a second during a pass.
     Progress {
         entries: u64,
@@ -208,27 +225,4 @@ pub struct PathError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_report_is_one_tagged_line() {
-        let order = Order {
-            pod: "u".into(),
-            sequence: 7,
-            what: What::Final,
-        };
-        let pass = PassReport {
-            order: Some(order),
-            ok: true,
-            ..PassReport::default()
-        };
-        let report = Report::Pass(Box::new(pass));
-        let line = serde_json::to_string(&report).unwrap();
-        assert!(line.starts_with(
-            r#"{"event":"pass","order":{"pod":"u","sequence":7,"what":"final"},"pass":0,"ok":true"#
-        ));
-        assert!(!line.contains('\n'));
-        assert_eq!(serde_json::from_str::<Report>(&line).unwrap(), report);
-    }
-}
+mod tests;

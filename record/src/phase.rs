@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 pub enum Phase {
     /// The claim is part of this run.
     Planned,
-    /// The destination exists, is bound to the staging claim, and a mover has both mounted.
+    /// The destination exists, is bound to the staging claim, and warm passes are done, where the
+    /// claim allows them: a mover has both volumes mounted.
     Staged,
     /// From here to Done neither volume can be reclaimed; their old policies are recorded.
     Retained,
@@ -73,6 +74,25 @@ pub struct ImpossibleStep {
     pub phase: Phase,
     pub heading: Heading,
     pub event: Event,
+}
+
+impl Phase {
+    /// In order.
+    pub const ALL: [Self; 13] = [
+        Self::Planned,
+        Self::Staged,
+        Self::Retained,
+        Self::Fenced,
+        Self::Frozen,
+        Self::Copied,
+        Self::Verified,
+        Self::Reserved,
+        Self::Vacated,
+        Self::Rebound,
+        Self::Restored,
+        Self::Thawed,
+        Self::Done,
+    ];
 }
 
 /// The one transition function. Total: a new phase or event does not compile until it is
@@ -173,26 +193,10 @@ pub fn transition(
 mod tests {
     use super::*;
 
-    const ALL: [Phase; 13] = [
-        Phase::Planned,
-        Phase::Staged,
-        Phase::Retained,
-        Phase::Fenced,
-        Phase::Frozen,
-        Phase::Copied,
-        Phase::Verified,
-        Phase::Reserved,
-        Phase::Vacated,
-        Phase::Rebound,
-        Phase::Restored,
-        Phase::Thawed,
-        Phase::Done,
-    ];
-
     #[test]
     fn advancing_visits_every_phase_in_order_and_ends_at_done() {
         for heading in [Heading::Destination, Heading::Source] {
-            for pair in ALL.windows(2) {
+            for pair in Phase::ALL.windows(2) {
                 assert_eq!(
                     transition(pair[0], heading, Event::Advance),
                     Ok((pair[1], heading))
@@ -204,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_way_back_exists_from_every_phase_before_thawed() {
-        for phase in ALL {
+        for phase in Phase::ALL {
             let kept = transition(
                 phase,
                 Heading::Destination,
@@ -235,7 +239,7 @@ mod tests {
 
     #[test]
     fn only_a_claim_that_is_back_on_its_source_is_tried_again() {
-        for phase in ALL {
+        for phase in Phase::ALL {
             for heading in [Heading::Destination, Heading::Source] {
                 let again = transition(phase, heading, Event::TryAgain);
                 if (phase, heading) == (Phase::Rebound, Heading::Source) {
@@ -249,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_migration_can_be_abandoned_until_it_is_done() {
-        for phase in ALL {
+        for phase in Phase::ALL {
             let abandoned = transition(phase, Heading::Source, Event::Abandon);
             assert_eq!(abandoned.is_ok(), phase != Phase::Done, "{phase:?}");
         }
@@ -257,7 +261,7 @@ mod tests {
 
     #[test]
     fn the_way_back_has_no_way_back() {
-        for phase in ALL {
+        for phase in Phase::ALL {
             for claim_on_source in [true, false] {
                 assert!(
                     transition(phase, Heading::Source, Event::TurnBack { claim_on_source })
@@ -269,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_takeover_repeats_the_copy_until_the_old_claim_is_gone() {
-        for phase in ALL {
+        for phase in Phase::ALL {
             let resumed = transition(phase, Heading::Destination, Event::Resume);
             match phase {
                 p if p <= Phase::Reserved => {

@@ -8,6 +8,12 @@ use serde::{Deserialize, Serialize};
 use crate::order::PassReport;
 use crate::phase::{Event, Heading, ImpossibleStep, Phase, transition};
 
+mod freeze;
+mod manifest;
+
+pub use freeze::{Consumer, Freeze, Freezing, Frozen, Method, Workload};
+pub use manifest::{ClaimManifest, Owner, Wishes};
+
 /// The version of the record's form that this program writes and reads.
 pub const VERSION: u32 = 1;
 
@@ -38,10 +44,17 @@ pub struct Record {
     pub manifest: ClaimManifest,
     /// Names the group: the same in all records of claims that move together.
     pub group: String,
+    /// Groups of a lower wave move first.
+    #[serde(default)]
+    pub wave: i64,
     pub freeze: Freeze,
     /// The pods that mounted the claim when it was fenced.
     #[serde(default)]
     pub consumers: Vec<Consumer>,
+    /// The passes while consumers ran; none where there were none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm: Option<Warm>,
+    /// The final pass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pass: Option<PassReport>,
     /// When the group's workloads were stopped, and when they were Ready again.
@@ -95,92 +108,29 @@ pub struct Volume {
     pub reclaim_policy: String,
 }
 
-/// What the claim is made again from, as it was when it was fenced.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What the warm passes over a claim did, all of them together.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct ClaimManifest {
-    pub labels: BTreeMap<String, String>,
-    pub annotations: BTreeMap<String, String>,
-    pub owners: Vec<Owner>,
-    pub access_modes: Vec<String>,
-    /// `Filesystem` or `Block`.
-    pub volume_mode: String,
-    /// `spec.resources.requests.storage`, a Kubernetes quantity.
-    pub storage: String,
-    /// `status.capacity.storage`, a Kubernetes quantity.
-    pub capacity: String,
+pub struct Warm {
+    pub passes: u32,
+    /// Those that the last pass found.
+    pub files: u64,
+    /// What was written.
+    pub bytes: u64,
+    pub seconds: f64,
+    /// How long the last of them expected the next pass to take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_seconds: Option<f64>,
 }
 
-impl ClaimManifest {
-    /// Whether it is a raw block volume.
-    pub fn is_block(&self) -> bool {
-        self.volume_mode == "Block"
+impl Warm {
+    pub fn add(&mut self, pass: &PassReport) {
+        self.passes += 1;
+        self.files = pass.totals.files;
+        self.bytes += pass.totals.bytes;
+        self.seconds += pass.seconds;
+        self.next_seconds = pass.next_seconds;
     }
-
-    /// Whether many nodes may mount it at the same time.
-    pub fn is_shared(&self) -> bool {
-        let mut modes = self.access_modes.iter();
-        modes.any(|mode| mode == "ReadWriteMany" || mode == "ReadOnlyMany")
-    }
-}
-
-/// An owner reference that is carried over to the new claim.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Owner {
-    pub api_version: String,
-    pub kind: String,
-    pub name: String,
-    pub uid: String,
-    pub controller: bool,
-    pub block_owner_deletion: bool,
-}
-
-/// How a group's consumers are stopped.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Freeze {
-    pub method: Method,
-    pub workloads: Vec<Workload>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Method {
-    /// Replicas go to 0 and come back.
-    Scale,
-    /// The spec is not touched: pods are deleted and their replacements refused.
-    Hold,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Workload {
-    pub kind: String,
-    pub namespace: String,
-    pub name: String,
-    pub uid: String,
-}
-
-/// How a workload was before it was stopped: the value of its `pvmigrate.io/frozen` annotation.
-/// Its presence also keeps another release away.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Frozen {
-    pub release: Release,
-    pub run: String,
-    pub epoch: u64,
-    pub replicas: i32,
-    /// When it was stopped: the downtime is counted from here.
-    pub at: Timestamp,
-    /// A StatefulSet's `whenScaled`, where it was `Delete`: put back last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub when_scaled: Option<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Consumer {
-    pub name: String,
-    pub uid: String,
-    pub node: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -257,85 +207,5 @@ impl std::fmt::Display for ClaimRef {
     }
 }
 
-impl std::fmt::Display for Workload {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    pub fn record() -> Record {
-        Record {
-            version: VERSION,
-            release: Release {
-                namespace: "ops".into(),
-                name: "pvmigrate".into(),
-            },
-            run: "abc".into(),
-            epoch: 1,
-            job: "pvmigrate-x".into(),
-            phase: Phase::Planned,
-            heading: Heading::Destination,
-            fence: Fence::default(),
-            outcome: None,
-            claim: ClaimRef {
-                namespace: "default".into(),
-                name: "data".into(),
-                uid: "1".into(),
-            },
-            source_class: "a".into(),
-            destination_class: "b".into(),
-            source: Volume {
-                name: "pv-1".into(),
-                uid: "2".into(),
-                reclaim_policy: "Delete".into(),
-            },
-            destination: None,
-            manifest: ClaimManifest::default(),
-            group: "default/data".into(),
-            freeze: Freeze {
-                method: Method::Scale,
-                workloads: vec![],
-            },
-            consumers: vec![],
-            pass: None,
-            stopped: None,
-            ready: None,
-            failure: None,
-            times: BTreeMap::new(),
-        }
-    }
-
-    #[test]
-    fn a_record_survives_the_annotation() {
-        let record = record();
-        assert_eq!(Record::parse(&record.to_json()).unwrap(), record);
-    }
-
-    #[test]
-    fn a_record_of_another_version_is_named_not_guessed() {
-        let json = record().to_json().replace("\"version\":1", "\"version\":9");
-        let error = Record::parse(&json).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the record has version 9, this program reads version 1: use the release of pvmigrate that wrote it"
-        );
-    }
-
-    #[test]
-    fn resuming_keeps_the_moment_of_the_freeze_for_the_downtime() {
-        let mut record = record();
-        let at = |second| Timestamp::from_second(second).unwrap();
-        for second in 0..5 {
-            record.apply(Event::Advance, at(second)).unwrap();
-        }
-        assert_eq!(record.phase, Phase::Copied);
-        record.apply(Event::Resume, at(9)).unwrap();
-        assert_eq!(record.phase, Phase::Planned);
-        assert_eq!(record.times.get(&Phase::Frozen), Some(&at(3)));
-        assert_eq!(record.times.get(&Phase::Copied), None);
-    }
-}
+mod tests;

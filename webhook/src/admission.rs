@@ -50,14 +50,14 @@ async fn fence(
             tracing::warn!(%error, "a review cannot be read");
             return error_response(
                 StatusCode::BAD_REQUEST,
-                &format!("no AdmissionReview: {error}"),
+                &format!("pvmigrate: this is no AdmissionReview: {error}"),
             );
         }
     };
     let Ok(request): Result<Request, _> = request else {
         return error_response(
             StatusCode::BAD_REQUEST,
-            "an AdmissionReview without a request",
+            "pvmigrate: an AdmissionReview without a request",
         );
     };
     let memory = context.memory.borrow();
@@ -68,8 +68,13 @@ async fn fence(
             &format!("pvmigrate: {unfit}"),
         );
     }
-    let refusal = rules::refuse(&request, memory.fenced());
-    Json(answer(&request, refusal).into_review()).into_response()
+    match rules::judge(&request, memory.fences()) {
+        Ok(refusal) => Json(answer(&request, refusal).into_review()).into_response(),
+        Err(unreadable) => {
+            tracing::warn!(%unreadable, "no verdict is given");
+            error_response(StatusCode::BAD_REQUEST, &format!("pvmigrate: {unreadable}"))
+        }
+    }
 }
 
 fn answer(request: &Request, refusal: Option<String>) -> AdmissionResponse {

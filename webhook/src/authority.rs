@@ -10,18 +10,17 @@ use rcgen::{
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use x509_parser::pem::parse_x509_pem;
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-const AUTHORITY_LIFE: Duration = DAY.saturating_mul(3650);
-const LEAF_LIFE: Duration = DAY.saturating_mul(30);
 /// How far an API server's clock may lag behind ours.
 const CLOCK_SKEW: Duration = Duration::from_secs(60 * 60);
 
-/// The CA in the form that its Secret has: two PEM texts that were found to fit.
+/// A CA in the form that its Secret has: two PEM texts that were found to fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authority {
     pub certificate: String,
     pub key: String,
-    expires: Timestamp,
+    /// To the second, as all times of a certificate.
+    pub made: Timestamp,
+    pub expires: Timestamp,
 }
 
 /// A certificate for the webhook's names, with its key.
@@ -46,48 +45,54 @@ pub enum Error {
 }
 
 impl Authority {
-    /// A new CA, valid for ten years.
-    pub fn create(name: &str, now: Timestamp) -> Result<Self, Error> {
+    /// A new CA, for as long as `life`.
+    pub fn create(name: &str, life: Duration, now: Timestamp) -> Result<Self, Error> {
+        // Rounded up: what follows from its time shall not come early.
+        let now = Timestamp::from_second(now.as_second() + i64::from(now.subsec_nanosecond() > 0));
+        let now = now.map_err(|_| Error::Certificate)?;
         let mut params = CertificateParams::default();
         params.distinguished_name = common_name(name);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.not_before = SystemTime::from(now - CLOCK_SKEW).into();
-        params.not_after = SystemTime::from(now + AUTHORITY_LIFE).into();
+        params.not_after = SystemTime::from(now + life).into();
         let key = KeyPair::generate()?;
         let certificate = params.self_signed(&key)?.pem();
-        Self::parse(certificate, key.serialize_pem(), now)
+        Self::parse(&certificate, key.serialize_pem())
     }
 
-    /// Guarantees that certificates issued from it are accepted: the key is the certificate's,
-    /// and the certificate has not ended.
-    pub fn parse(certificate: String, key: String, now: Timestamp) -> Result<Self, Error> {
-        let (_, pem) = parse_x509_pem(certificate.as_bytes()).map_err(|_| Error::Certificate)?;
-        let parsed = pem.parse_x509().map_err(|_| Error::Certificate)?;
+    /// The one among some certificates that this key is of. Guarantees that what is issued from it
+    /// is accepted by whoever has that certificate, for as long as it lasts.
+    pub fn parse(certificates: &str, key: String) -> Result<Self, Error> {
         let pair = KeyPair::from_pem(&key).map_err(Error::Key)?;
-        if *parsed.public_key().subject_public_key.data != *pair.public_key_raw() {
-            return Err(Error::Mismatch);
+        let mut why = Error::Certificate;
+        for text in each_certificate(certificates) {
+            let (_, pem) = parse_x509_pem(text.as_bytes()).map_err(|_| Error::Certificate)?;
+            let parsed = pem.parse_x509().map_err(|_| Error::Certificate)?;
+            if *parsed.public_key().subject_public_key.data != *pair.public_key_raw() {
+                why = Error::Mismatch;
+                continue;
+            }
+            let time = |seconds| Timestamp::from_second(seconds).map_err(|_| Error::Certificate);
+            let validity = parsed.validity();
+            return Ok(Self {
+                certificate: format!("{text}\n"),
+                key,
+                made: time(validity.not_before.timestamp())? + CLOCK_SKEW,
+                expires: time(validity.not_after.timestamp())?,
+            });
         }
-        let expires = Timestamp::from_second(parsed.validity().not_after.timestamp())
-            .map_err(|_| Error::Certificate)?;
-        if expires <= now {
-            return Err(Error::Expired(expires));
-        }
-        Ok(Self {
-            certificate,
-            key,
-            expires,
-        })
+        Err(why)
     }
 
-    /// A certificate of 30 days for these names, to be renewed at two thirds of its life.
-    pub fn issue(&self, names: &[String], now: Timestamp) -> Result<Leaf, Error> {
+    /// A certificate for these names, to be renewed at two thirds of its life.
+    pub fn issue(&self, names: &[String], life: Duration, now: Timestamp) -> Result<Leaf, Error> {
         if self.expires <= now {
             return Err(Error::Expired(self.expires));
         }
         let key = KeyPair::from_pem(&self.key).map_err(Error::Key)?;
         let issuer = Issuer::from_ca_cert_pem(&self.certificate, key)?;
-        let expires = self.expires.min(now + LEAF_LIFE);
+        let expires = self.expires.min(now + life);
         let mut params = CertificateParams::new(names)?;
         // The names are in the SAN. A common name holds 64 characters, fewer than they may have.
         params.distinguished_name = common_name("pvmigrate-webhook");
@@ -104,6 +109,13 @@ impl Authority {
             renew_at: now + now.duration_until(expires) * 2 / 3,
         })
     }
+}
+
+/// The texts of several PEM certificates, each by itself.
+fn each_certificate(texts: &str) -> impl Iterator<Item = &str> {
+    texts
+        .split_inclusive("-----END CERTIFICATE-----")
+        .filter_map(|text| Some(&text[text.find("-----BEGIN CERTIFICATE-----")?..]))
 }
 
 fn common_name(name: &str) -> DistinguishedName {

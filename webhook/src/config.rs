@@ -1,10 +1,15 @@
 //! What the webhook is told by its environment.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use pvmigrate_record::record::Release;
 use serde::Deserialize;
 use tracing_subscriber::filter::LevelFilter;
+
+use crate::rotation::Lives;
+
+const DAY: u64 = 24 * 60 * 60;
 
 /// Each field is an environment variable with the prefix `PVMIGRATE_`; the chart sets them.
 #[derive(Clone, Debug, Deserialize)]
@@ -17,6 +22,15 @@ pub struct Config {
     pub service: String,
     /// The Secret that holds the CA; it is made when there is none.
     pub ca_secret: String,
+    /// How many seconds the CA lasts, and the certificates from it; each is renewed at two thirds.
+    #[serde(default = "ten_years")]
+    pub ca_seconds: u64,
+    #[serde(default = "thirty_days")]
+    pub leaf_seconds: u64,
+    /// How many seconds a new CA is published before certificates are issued by it, and the old
+    /// one after that.
+    #[serde(default = "ten_minutes")]
+    pub ca_settle_seconds: u64,
     /// The webhook's Deployment, which owns the Secret: uninstalling collects it.
     pub owner: String,
     /// Where to listen; without it, port 8443 of every address, IPv6 too where there is one.
@@ -44,7 +58,28 @@ impl Config {
 
     /// A variable that is set to nothing is not set.
     fn from_pairs(pairs: impl Iterator<Item = (String, String)>) -> Result<Self, envy::Error> {
-        envy::prefixed("PVMIGRATE_").from_iter(pairs.filter(|(_, value)| !value.is_empty()))
+        let pairs = pairs.filter(|(_, value)| !value.is_empty());
+        let config: Self = envy::prefixed("PVMIGRATE_").from_iter(pairs)?;
+        // The last third of a CA has to hold a whole rotation.
+        if config.ca_settle_seconds == 0 || config.ca_seconds / 6 < config.ca_settle_seconds {
+            return Err(envy::Error::Custom(format!(
+                "PVMIGRATE_CA_SETTLE_SECONDS is {}: it must be at least 1, and at most a sixth of PVMIGRATE_CA_SECONDS ({})",
+                config.ca_settle_seconds, config.ca_seconds
+            )));
+        }
+        if config.leaf_seconds == 0 {
+            let why = "PVMIGRATE_LEAF_SECONDS is 0: it must be at least 1";
+            return Err(envy::Error::Custom(why.into()));
+        }
+        Ok(config)
+    }
+
+    pub fn lives(&self) -> Lives {
+        Lives {
+            authority: Duration::from_secs(self.ca_seconds),
+            leaf: Duration::from_secs(self.leaf_seconds),
+            settle: Duration::from_secs(self.ca_settle_seconds),
+        }
     }
 
     pub fn release(&self) -> Release {
@@ -73,6 +108,18 @@ fn info() -> String {
     "info".into()
 }
 
+fn ten_years() -> u64 {
+    3650 * DAY
+}
+
+fn thirty_days() -> u64 {
+    30 * DAY
+}
+
+fn ten_minutes() -> u64 {
+    600
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +140,9 @@ mod tests {
         assert_eq!(config.listen, None);
         assert_eq!(config.log, "info");
         assert_eq!(config.log_format, LogFormat::Text);
+        assert_eq!(config.lives().authority, Duration::from_secs(315_360_000));
+        assert_eq!(config.lives().leaf, Duration::from_secs(2_592_000));
+        assert_eq!(config.lives().settle, Duration::from_secs(600));
         assert_eq!(
             config.dns_names(),
             [
@@ -113,6 +163,20 @@ mod tests {
         assert_eq!(config.listen, Some("[::1]:9443".parse().unwrap()));
         assert_eq!(config.log_filter(), "warn,pvmigrate_webhook=debug");
         assert_eq!(config.log_format, LogFormat::Json);
+    }
+
+    #[test]
+    fn lives_that_leave_no_time_for_a_rotation_are_refused() {
+        let error = |pairs| parse(pairs).unwrap_err().to_string();
+        assert_eq!(
+            error(&[("PVMIGRATE_CA_SECONDS", "3599")]),
+            "PVMIGRATE_CA_SETTLE_SECONDS is 600: it must be at least 1, and at most a sixth of PVMIGRATE_CA_SECONDS (3599)"
+        );
+        assert_eq!(
+            error(&[("PVMIGRATE_LEAF_SECONDS", "0")]),
+            "PVMIGRATE_LEAF_SECONDS is 0: it must be at least 1"
+        );
+        assert!(parse(&[("PVMIGRATE_CA_SECONDS", "3600")]).is_ok());
     }
 
     #[test]

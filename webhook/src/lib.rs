@@ -15,7 +15,9 @@
 pub mod admission;
 pub mod authority;
 pub mod config;
+pub mod fences;
 pub mod memory;
+pub mod rotation;
 pub mod rules;
 #[cfg(test)]
 mod samples;

@@ -48,15 +48,15 @@ async fn run() -> anyhow::Result<()> {
     tokio::spawn(follow(volumes.default_backoff(), known));
 
     let names = config.dns_names();
-    let listen = config.listen;
+    let (listen, lives) = (config.listen, config.lives());
     let store = Store::new(client, config);
-    let authority = tokio::select! {
-        authority = store.load_or_create() => authority?,
+    let ring = tokio::select! {
+        ring = store.load_or_create() => ring?,
         () = shutdown.cancelled() => return Ok(()),
     };
-    let leaf = tls::Current::issue(&authority, &names, Timestamp::now())?;
+    let leaf = tls::Current::issue(&ring, &lives, &names, Timestamp::now())?;
     let (renewed, current) = watch::channel(leaf);
-    tokio::spawn(async move { tls::keep(store, authority, &names, renewed).await });
+    tokio::spawn(async move { tls::keep(store, ring, lives, &names, renewed).await });
 
     let listener = server::bind(listen)
         .await

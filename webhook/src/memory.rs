@@ -1,6 +1,7 @@
 //! What the webhook knows: the records on the source volumes, as its watch has told them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::PersistentVolume;
 use kube::runtime::watcher::Event;
@@ -8,13 +9,15 @@ use pvmigrate_record::names;
 use pvmigrate_record::record::{Record, Release};
 use serde::Deserialize;
 
+use crate::fences::{Fenced, Fences};
+
 /// The records of one release. It never forgets a fence because it cannot read one:
 ///
 /// - a record that was readable and no longer is stands as it was last read;
 /// - one that never was makes the whole memory [unfit](Unfit) to answer.
 #[derive(Debug)]
 pub struct Memory {
-    release: Release,
+    release: Arc<Release>,
     known: Known,
     /// What a list that is not at its end yet has told. It counts when it is complete: a
     /// generation says "all before it was seen", and a list comes in any order.
@@ -22,16 +25,20 @@ pub struct Memory {
     synced: bool,
 }
 
+/// Each volume of the release is in one of the three.
 #[derive(Debug, Default)]
 struct Known {
-    volumes: BTreeMap<String, Seen>,
+    fences: Fences,
+    open: BTreeSet<Box<str>>,
+    /// Those that were never readable, and why.
+    unreadable: BTreeMap<Box<str>, String>,
     generation: u64,
 }
 
 /// What is known of one volume of the release.
 #[derive(Clone, Debug)]
 enum Seen {
-    Fenced(Box<Record>),
+    Fenced(Arc<Fenced>),
     Open,
     Unreadable(String),
 }
@@ -50,7 +57,7 @@ pub enum Unfit {
 impl Memory {
     pub fn new(release: Release) -> Self {
         Self {
-            release,
+            release: Arc::new(release),
             known: Known::default(),
             listing: None,
             synced: false,
@@ -68,38 +75,26 @@ impl Memory {
                 });
             }
             Event::InitApply(volume) => {
-                let before = volume
-                    .metadata
-                    .name
-                    .as_ref()
-                    .and_then(|name| self.known.volumes.get(name));
-                let read = read(before, &volume, &self.release);
+                let read = self.read(&volume);
                 self.listing.get_or_insert_default().note(&volume, read);
             }
             Event::InitDone => {
-                let before =
-                    std::mem::replace(&mut self.known, self.listing.take().unwrap_or_default());
-                for (volume, seen) in &before.volumes {
-                    if !self.known.volumes.contains_key(volume) {
-                        seen.warn_of_loss(volume);
+                let listed = self.listing.take().unwrap_or_default();
+                let before = std::mem::replace(&mut self.known, listed);
+                for volume in before.fences.volumes() {
+                    if self.known.seen(volume).is_none() {
+                        warn_of_loss(volume, before.fences.get(volume));
                     }
                 }
                 self.synced = true;
             }
             Event::Apply(volume) => {
-                let before = volume
-                    .metadata
-                    .name
-                    .as_ref()
-                    .and_then(|name| self.known.volumes.get(name));
-                let read = read(before, &volume, &self.release);
+                let read = self.read(&volume);
                 self.known.note(&volume, read);
             }
             Event::Delete(volume) => {
                 let name = volume.metadata.name.unwrap_or_default();
-                if let Some(seen) = self.known.volumes.remove(&name) {
-                    seen.warn_of_loss(&name);
-                }
+                warn_of_loss(&name, self.known.forget(&name).as_ref());
             }
         }
     }
@@ -109,17 +104,13 @@ impl Memory {
         if !self.synced {
             return Err(Unfit::NotSynced(self.release.name.clone()));
         }
-        let blind = self
-            .known
-            .volumes
-            .iter()
-            .find_map(|(volume, seen)| match seen {
-                Seen::Unreadable(why) => Some((volume.clone(), why.clone())),
-                Seen::Fenced(_) | Seen::Open => None,
-            });
-        blind.map_or(Ok(()), |(volume, why)| {
-            Err(Unfit::Unreadable { volume, why })
-        })
+        match self.known.unreadable.first_key_value() {
+            Some((volume, why)) => Err(Unfit::Unreadable {
+                volume: volume.to_string(),
+                why: why.clone(),
+            }),
+            None => Ok(()),
+        }
     }
 
     /// Whether verdicts can be given about a fence of this generation.
@@ -133,84 +124,97 @@ impl Memory {
     }
 
     /// The records whose fence is on.
-    pub fn fenced(&self) -> impl Iterator<Item = &Record> {
-        self.known.volumes.values().filter_map(|seen| match seen {
-            Seen::Fenced(record) => Some(record.as_ref()),
-            Seen::Open | Seen::Unreadable(_) => None,
-        })
+    pub fn fences(&self) -> &Fences {
+        &self.known.fences
+    }
+
+    /// What a volume's annotation says, given what was known of it, and its generation; nothing
+    /// if it is none of ours.
+    fn read(&self, volume: &PersistentVolume) -> (Option<Seen>, u64) {
+        let name = volume.metadata.name.as_deref().unwrap_or_default();
+        let before = self.known.seen(name);
+        let annotations = volume.metadata.annotations.as_ref();
+        let json = annotations.and_then(|all| all.get(names::RECORD));
+        let why = match json.map(|json| Record::parse(json)) {
+            Some(Ok(record)) if record.release != *self.release => return (None, 0),
+            Some(Ok(record)) => {
+                let generation = record.fence.generation;
+                let seen = if record.fence.on {
+                    Seen::Fenced(Arc::new(Fenced::of(&self.release, record)))
+                } else {
+                    Seen::Open
+                };
+                return (Some(seen), generation);
+            }
+            Some(Err(unreadable)) => {
+                if json.is_some_and(|json| self.is_of_another_release(json)) {
+                    return (None, 0);
+                }
+                unreadable.to_string()
+            }
+            // Destinations carry the run's label and no record.
+            None if before.is_none() && !is_source(volume) => return (None, 0),
+            None => "it has no record".into(),
+        };
+        tracing::error!(
+            volume = name,
+            why,
+            "a record cannot be read: the fence stays as it was"
+        );
+        (Some(before.unwrap_or(Seen::Unreadable(why))), 0)
+    }
+
+    /// Of a record that cannot be read, whether at least its release can.
+    fn is_of_another_release(&self, json: &str) -> bool {
+        #[derive(Deserialize)]
+        struct Owned {
+            release: Release,
+        }
+        serde_json::from_str::<Owned>(json).is_ok_and(|owned| owned.release != *self.release)
     }
 }
 
 impl Known {
+    fn seen(&self, volume: &str) -> Option<Seen> {
+        if let Some(fenced) = self.fences.get(volume) {
+            return Some(Seen::Fenced(fenced.clone()));
+        }
+        if self.open.contains(volume) {
+            return Some(Seen::Open);
+        }
+        self.unreadable.get(volume).cloned().map(Seen::Unreadable)
+    }
+
     fn note(&mut self, volume: &PersistentVolume, (seen, generation): (Option<Seen>, u64)) {
-        let name = volume.metadata.name.clone().unwrap_or_default();
+        let name = volume.metadata.name.as_deref().unwrap_or_default();
         self.generation = self.generation.max(generation);
+        self.forget(name);
         match seen {
-            Some(seen) => self.volumes.insert(name, seen),
-            None => self.volumes.remove(&name),
-        };
-    }
-}
-
-impl Seen {
-    /// A volume that vanished, or lost its label, takes its record along: nothing can be fenced
-    /// by it any longer.
-    fn warn_of_loss(&self, volume: &str) {
-        if let Seen::Fenced(record) = self {
-            tracing::warn!(%volume, claim = %record.claim, run = record.run, "a fenced record is gone with its volume or its label");
-        }
-    }
-}
-
-/// What a volume's annotation says, given what was known of it; nothing if it is none of ours.
-fn read(
-    before: Option<&Seen>,
-    volume: &PersistentVolume,
-    release: &Release,
-) -> (Option<Seen>, u64) {
-    #[derive(Deserialize)]
-    struct Owned {
-        release: Release,
-    }
-    let json = volume
-        .metadata
-        .annotations
-        .as_ref()
-        .and_then(|all| all.get(names::RECORD));
-    let why = match json.map(|json| Record::parse(json)) {
-        Some(Ok(record)) if record.release != *release => return (None, 0),
-        Some(Ok(record)) => {
-            let generation = record.fence.generation;
-            let seen = if record.fence.on {
-                Seen::Fenced(Box::new(record))
-            } else {
-                Seen::Open
-            };
-            return (Some(seen), generation);
-        }
-        Some(Err(unreadable)) => {
-            let owned = serde_json::from_str::<Owned>(json.map_or("", String::as_str));
-            if owned.is_ok_and(|owned| owned.release != *release) {
-                return (None, 0);
+            Some(Seen::Fenced(fenced)) => self.fences.insert(name, fenced),
+            Some(Seen::Open) => {
+                self.open.insert(name.into());
             }
-            unreadable.to_string()
+            Some(Seen::Unreadable(why)) => {
+                self.unreadable.insert(name.into(), why);
+            }
+            None => {}
         }
-        // Destinations carry the run's label and no record.
-        None if before.is_none() && !is_source(volume) => return (None, 0),
-        None => "it has no record".into(),
-    };
-    let name = volume.metadata.name.as_deref().unwrap_or_default();
-    tracing::error!(
-        volume = name,
-        why,
-        "a record cannot be read: the fence stays as it was"
-    );
-    let kept = match before {
-        Some(Seen::Fenced(record)) => Seen::Fenced(record.clone()),
-        Some(Seen::Open) => Seen::Open,
-        Some(Seen::Unreadable(_)) | None => Seen::Unreadable(why),
-    };
-    (Some(kept), 0)
+    }
+
+    /// What was fenced by this volume, if anything was.
+    fn forget(&mut self, volume: &str) -> Option<Arc<Fenced>> {
+        self.open.remove(volume);
+        self.unreadable.remove(volume);
+        self.fences.remove(volume)
+    }
+}
+
+/// A volume that vanished, or lost its label, takes its record along: nothing can be fenced by it
+/// any longer.
+fn warn_of_loss(volume: &str, fenced: Option<&Arc<Fenced>>) {
+    if let Some(Fenced { claim, run, .. }) = fenced.map(AsRef::as_ref) {
+        tracing::warn!(%volume, %claim, %run, "a fenced record is gone with its volume or its label");
+    }
 }
 
 fn is_source(volume: &PersistentVolume) -> bool {

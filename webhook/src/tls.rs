@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio_rustls::rustls::server::{
@@ -15,16 +15,17 @@ use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{self, version};
 
 use crate::authority::{self, Authority, Leaf};
+use crate::rotation::{Lives, Ring};
 use crate::secret::Store;
 
-/// How often the Secret is looked at. By the wall clock, not by a timer of days: that one would
-/// stand still while its machine is suspended.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How long the Secret is waited for: who issues, and until when, is known without it.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
 /// The certificate in force.
 #[derive(Clone)]
 pub struct Current {
     key: Arc<CertifiedKey>,
+    issuer: Authority,
     renew_at: Timestamp,
 }
 
@@ -37,18 +38,31 @@ pub enum Error {
 }
 
 impl Current {
-    pub fn issue(authority: &Authority, names: &[String], now: Timestamp) -> Result<Self, Error> {
+    /// A certificate for these names, by the CA whose turn it is.
+    pub fn issue(
+        ring: &Ring,
+        lives: &Lives,
+        names: &[String],
+        now: Timestamp,
+    ) -> Result<Self, Error> {
+        let issuer = ring.issuer(lives, now).clone();
         let Leaf {
             certificate,
             key,
             renew_at,
-        } = authority.issue(names, now)?;
+        } = issuer.issue(names, lives.leaf, now)?;
         let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
         let key = ring::sign::any_supported_type(&key)?;
         Ok(Self {
             key: Arc::new(CertifiedKey::new(vec![certificate], key)),
+            issuer,
             renew_at,
         })
+    }
+
+    /// Whether another one has to take its place.
+    fn is_due(&self, ring: &Ring, lives: &Lives, now: Timestamp) -> bool {
+        self.renew_at <= now || self.issuer != *ring.issuer(lives, now)
     }
 }
 
@@ -66,41 +80,36 @@ pub fn server_config(current: watch::Receiver<Current>) -> Result<ServerConfig, 
 }
 
 /// Keeps the Secret and the certificate as they should be, for ever. What fails is tried again:
-/// the certificate in force has ten more days then.
+/// the certificate in force has a third of its life left then.
 pub async fn keep(
     store: Store,
-    mut authority: Authority,
+    mut ring: Ring,
+    lives: Lives,
     names: &[String],
     current: watch::Sender<Current>,
 ) {
     loop {
-        sleep(LOOK_EVERY).await;
-        let stored = match store.keep(&authority).await {
-            Ok(stored) => stored,
-            Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "the CA cannot be kept"
-                );
-                authority.clone()
-            }
-        };
+        sleep(lives.look_every()).await;
         let now = Timestamp::now();
-        let due = current.borrow().renew_at <= now;
-        if stored == authority && !due {
+        match timeout(ANSWER_LIMIT, store.keep(&ring, now)).await {
+            Ok(Ok(stored)) => ring = stored,
+            Ok(Err(error)) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "the CA cannot be kept");
+            }
+            Err(_) => tracing::error!("the CA cannot be kept: the API server does not answer"),
+        }
+        if !current.borrow().is_due(&ring, &lives, now) {
             continue;
         }
-        match Current::issue(&stored, names, now) {
+        match Current::issue(&ring, &lives, names, now) {
             Ok(renewed) => {
                 tracing::info!(renew_at = %renewed.renew_at, "the certificate was renewed");
-                authority = stored;
                 current.send_replace(renewed);
             }
             Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "the certificate cannot be renewed"
-                );
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "the certificate cannot be renewed");
             }
         }
     }

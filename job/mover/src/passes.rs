@@ -24,6 +24,7 @@ use crate::limiter::Limiter;
 use crate::manifest::Manifest;
 use crate::pair::Sides;
 use crate::quiet::open_root;
+use crate::space::Margin;
 use crate::trust::{Moment, Trust};
 use crate::{Options, block, copy, space, verify as comparison};
 
@@ -57,7 +58,8 @@ impl Mover {
         }
     }
 
-    /// Whether both sides can be looked into.
+    /// Whether both sides can be looked into, and one holds the other: found out before an
+    /// application is stopped, also where the first pass comes only after that.
     pub fn check(&self) -> std::io::Result<()> {
         if block::are_devices(&self.source, &self.destination).map_err(Error::other)? {
             return block::check(&self.source, &self.destination).map_err(Error::other);
@@ -65,7 +67,9 @@ impl Mover {
         for folder in [&self.source, &self.destination] {
             std::fs::read_dir(folder)?;
         }
-        Ok(())
+        let roots = open(&self.source, &self.destination).map_err(Error::other)?;
+        let (from, to) = (roots.source(), roots.destination());
+        space::check(from, to, &self.options.exclude, Margin::Kept).map_err(Error::other)
     }
 
     /// Makes the tree at the destination equal to the one at the source, whatever it held before.
@@ -132,7 +136,11 @@ impl Mover {
         if self.passes == 1 {
             // What an earlier mover left is read from its storage, so it has to be there.
             syncfs(to).map_err(Fault::destination("write it back"))?;
-            space::check(from, to, &self.options.exclude)?;
+            let margin = match what {
+                What::Warm => Margin::Kept,
+                What::Final => Margin::Given,
+            };
+            space::check(from, to, &self.options.exclude, margin)?;
         }
         // Opened before the first write: only then it is told of every one that is lost.
         let writes = open(&self.source, &self.destination)?;

@@ -56,6 +56,9 @@ pub fn serve(config: &Config, mut mover: Mover) -> io::Result<()> {
 }
 
 fn carry_out(config: &Config, mover: &mut Mover, order: &Order) -> io::Result<()> {
+    say(&Report::Taken {
+        order: order.clone(),
+    })?;
     let mut progress = |entries, bytes| {
         // Whoever reads the output may be gone for a while; the pass goes on.
         let _ = say(&Report::Progress { entries, bytes });

@@ -1,7 +1,12 @@
 //! Whether the destination can hold the source, asked before the first byte is written.
+//!
+//! Of a destination that is smaller than the source, a twentieth has to stay free: its application
+//! was given more, and goes on writing.
+
+use std::fmt::Write;
 
 use rustix::fd::BorrowedFd;
-use rustix::fs::{OFlags, fstatvfs};
+use rustix::fs::{OFlags, StatVfs, fstatvfs};
 use rustix::io::Errno;
 
 use crate::boundary::leave_lost_and_found;
@@ -18,6 +23,18 @@ struct Need {
     inodes: u64,
 }
 
+/// The part of a smaller destination that has to stay free, and by how much it is smaller: two file
+/// systems make a little less or more of the same device.
+const MARGIN: u64 = 20;
+
+/// Whether a smaller destination needs room beyond what the source takes now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Margin {
+    Kept,
+    /// Nothing writes any more, and what there is fits or does not.
+    Given,
+}
+
 /// Refuses a destination whose free space, with what the tree on it gives back, is less than what
 /// the source's tree has allocated. Walks the trees only where the file systems' own figures
 /// leave it open.
@@ -25,6 +42,7 @@ pub fn check(
     source: BorrowedFd<'_>,
     destination: BorrowedFd<'_>,
     exclude: &Exclusions,
+    margin: Margin,
 ) -> Result<(), Fault> {
     let doing = "ask for its space";
     let from = fstatvfs(source).map_err(Fault::source(doing))?;
@@ -46,11 +64,15 @@ pub fn check(
             .saturating_mul(from.f_frsize),
         inodes: from.f_files.saturating_sub(from.f_ffree),
     };
-    if from.f_files > 0 && at_most.bytes <= free.bytes && at_most.inodes <= free.inodes {
+    let spare = match margin {
+        Margin::Kept => spare(&from, &to),
+        Margin::Given => Need::default(),
+    };
+    if from.f_files > 0 && at_most.with(spare).fits(free) {
         return Ok(());
     }
     let need = measure(source, exclude).map_err(Fault::source("measure it"))?;
-    if need.bytes <= free.bytes && need.inodes <= free.inodes {
+    if need.with(spare).fits(free) {
         return Ok(());
     }
     let held =
@@ -59,17 +81,51 @@ pub fn check(
         bytes: free.bytes.saturating_add(held.bytes),
         inodes: free.inodes.saturating_add(held.inodes),
     };
-    for (what, needed, there_is) in [
-        ("bytes", need.bytes, have.bytes),
-        ("inodes", need.inodes, have.inodes),
+    for (what, needed, there_is, spare) in [
+        ("bytes", need.bytes, have.bytes, spare.bytes),
+        ("inodes", need.inodes, have.inodes, spare.inodes),
     ] {
-        if needed > there_is {
-            return Err(Fault::TooSmall(format!(
-                "the destination is too small: the source takes {needed} {what}, and it has room for {there_is}"
-            )));
+        if needed.saturating_add(spare) <= there_is {
+            continue;
         }
+        let mut why = format!(
+            "the destination is too small: the source takes {needed} {what}, and it has room for {there_is}"
+        );
+        if spare > 0 {
+            let _ = write!(
+                why,
+                ", of which {spare} (5 %) have to stay free because it is smaller than the source"
+            );
+        }
+        return Err(Fault::TooSmall(why));
     }
     Ok(())
+}
+
+/// What has to stay free of a destination that is smaller than the source.
+fn spare(from: &StatVfs, to: &StatVfs) -> Need {
+    let size = |of: &StatVfs| of.f_blocks.saturating_mul(of.f_frsize);
+    let is_smaller = size(to) < size(from) / MARGIN * (MARGIN - 1);
+    if !is_smaller {
+        return Need::default();
+    }
+    Need {
+        bytes: size(to) / MARGIN,
+        inodes: to.f_files / MARGIN,
+    }
+}
+
+impl Need {
+    fn with(self, more: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_add(more.bytes),
+            inodes: self.inodes.saturating_add(more.inodes),
+        }
+    }
+
+    fn fits(self, room: Self) -> bool {
+        self.bytes <= room.bytes && self.inodes <= room.inodes
+    }
 }
 
 /// What a tree has allocated below its root. A file with several names counts with its share under

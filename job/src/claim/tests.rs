@@ -39,7 +39,7 @@ fn record(heading: Heading) -> Record {
         "claim": {"namespace": "shop", "name": "data", "uid": "0123-4567-89ab-cdef"},
         "sourceClass": "a", "destinationClass": "b",
         "source": {"name": "pv-1", "uid": "1", "reclaim_policy": "Delete"},
-        "manifest": manifest, "group": "g", "freeze": {"method": "scale", "workloads": []}
+        "manifest": manifest, "group": "g", "freeze": []
     }))
 }
 
@@ -75,6 +75,35 @@ fn on_the_way_back_the_claim_has_its_old_class() {
 }
 
 #[test]
+fn a_wish_is_for_the_destination_and_not_for_the_way_back() {
+    let wishes = Wishes {
+        storage: Some("1536Mi".into()),
+        access_modes: vec!["ReadWriteMany".into()],
+    };
+    let headed = |heading| {
+        let mut record = record(heading);
+        record.manifest.wishes = wishes.clone();
+        record
+    };
+    let asks = |claim: PersistentVolumeClaim| {
+        let spec = claim.spec.unwrap();
+        let size = storage(spec.resources.unwrap().requests.as_ref());
+        (size, spec.access_modes.unwrap().join(","))
+    };
+    let expected = ("1536Mi".to_string(), "ReadWriteMany".to_string());
+    assert_eq!(
+        asks(staging_claim(&headed(Heading::Destination), None)),
+        expected
+    );
+    assert_eq!(
+        asks(new_claim(&headed(Heading::Destination), "pv-2")),
+        expected
+    );
+    let expected = ("1Gi".to_string(), "ReadWriteOnce".to_string());
+    assert_eq!(asks(new_claim(&headed(Heading::Source), "pv-1")), expected);
+}
+
+#[test]
 fn the_staging_claim_is_as_large_as_the_source_really_is() {
     let staging = staging_claim(&record(Heading::Destination), None);
     assert_eq!(staging.name_any(), "pvmigrate-abc-0123456789ab");
@@ -82,4 +111,26 @@ fn the_staging_claim_is_as_large_as_the_source_really_is() {
         storage(staging.spec.unwrap().resources.unwrap().requests.as_ref()),
         "2Gi"
     );
+}
+
+#[test]
+fn what_is_written_on_a_claim_until_it_is_deleted_is_kept() {
+    let mut record = record(Heading::Destination);
+    let mut claim = new_claim(&record, "pv-1");
+    claim.labels_mut().insert("tier".into(), "gold".into());
+    let annotations = claim.annotations_mut();
+    annotations.insert("backup".into(), "hourly".into());
+    annotations.insert("pv.kubernetes.io/bind-completed".into(), "yes".into());
+    annotations.insert(names::EPOCH.into(), "3".into());
+    let owners = record.manifest.owners.clone();
+    refresh(&mut record.manifest, &claim);
+    assert_eq!(record.manifest.labels["tier"], "gold");
+    assert_eq!(record.manifest.annotations["backup"], "hourly");
+    let ours = [names::EPOCH, "pv.kubernetes.io/bind-completed"];
+    assert!(
+        !ours
+            .iter()
+            .any(|key| record.manifest.annotations.contains_key(*key))
+    );
+    assert_eq!(record.manifest.owners, owners);
 }

@@ -1,11 +1,10 @@
-//! Proof that the fence is in force: a dry run of a pod that mounts the claim is refused, by
-//! each layer, on every API server that can be reached, over new connections.
+//! A probe: a dry run of a pod that mounts a fenced claim, asked of one API server over a new
+//! connection.
 //!
-//! A probe differs from a user's pod in nothing that the rules read, but for the mark that keeps
-//! it from being spared.
+//! It differs from a user's pod in nothing that the rules read, but for the mark that keeps it
+//! from being spared.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec,
@@ -18,20 +17,12 @@ use kube::Client;
 use kube::api::{Api, PostParams};
 use pvmigrate_record::names;
 use pvmigrate_record::record::Record;
-use tokio::time::Instant;
 
 use super::{Fence, in_cluster};
 use crate::stop::Stop;
 
-/// Refusals in a row, each over a connection of its own, that prove a layer.
-const IN_A_ROW: usize = 3;
-/// How long the layers may take to be in force, or out of it.
-const LIMIT: Duration = Duration::from_secs(30);
-const PAUSE: Duration = Duration::from_millis(20);
-const LAYERS: [&str; 2] = [names::LAYER_POLICY, names::LAYER_WEBHOOK];
-
 /// What an API server said to a probe.
-enum Answer {
+pub(super) enum Answer {
     /// This layer refused it, in our own words.
     RefusedByUs,
     Allowed,
@@ -40,71 +31,18 @@ enum Answer {
 }
 
 impl Fence {
-    /// Proves that no new pod may mount the claims of these records.
-    pub async fn prove_closed(&self, records: &[&Record]) -> Result<(), Stop> {
-        let servers = self.api_servers().await?;
-        let started = Instant::now();
-        for record in records {
-            for layer in LAYERS {
-                for server in &servers {
-                    let mut in_a_row = 0;
-                    while in_a_row < IN_A_ROW {
-                        match self.ask(server.as_deref(), record, layer).await? {
-                            Answer::RefusedByUs => in_a_row += 1,
-                            answer if started.elapsed() > LIMIT => {
-                                return Err(Stop::refused(format!(
-                                    "the fence of claim {} could not be proved in {} s: the {layer} {}; nothing was stopped",
-                                    record.claim,
-                                    LIMIT.as_secs(),
-                                    answer.reason()
-                                )));
-                            }
-                            _ => {
-                                in_a_row = 0;
-                                tokio::time::sleep(PAUSE).await;
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits until pods may mount the claims of these records again: a controller whose first try
-    /// is refused waits longer and longer before it tries again.
-    pub async fn prove_open(&self, records: &[&Record]) -> Result<(), Stop> {
-        let servers = self.api_servers().await?;
-        let started = Instant::now();
-        for record in records {
-            for layer in LAYERS {
-                for server in &servers {
-                    while self.ask(server.as_deref(), record, layer).await?.is_ours() {
-                        if started.elapsed() > LIMIT {
-                            return Err(Stop::Api(format!(
-                                "the {layer} still refuses pods that mount claim {} after {} s",
-                                record.claim,
-                                LIMIT.as_secs()
-                            )));
-                        }
-                        tokio::time::sleep(PAUSE).await;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The addresses of the API servers that answer; the configured one (none) is always asked.
-    async fn api_servers(&self) -> Result<Vec<Option<String>>, Stop> {
-        let mut servers = vec![None];
+    /// The addresses of all API servers. None stands for the Service, which leads to one of them: it
+    /// is asked where they are not known, or one of them does not answer at its own address.
+    pub(super) async fn api_servers(&self) -> Result<Vec<Option<String>>, Stop> {
+        let mut servers = Vec::new();
         if !in_cluster() {
-            return Ok(servers);
+            return Ok(vec![None]);
         }
         let api: Api<EndpointSlice> = self.cluster.namespaced("default");
         let Some(slice) = self.cluster.get(&api, "kubernetes").await? else {
-            return Ok(servers);
+            return Ok(vec![None]);
         };
+        let mut all_answer = true;
         let port = slice
             .ports
             .iter()
@@ -133,14 +71,18 @@ impl Fence {
             match reached {
                 Ok(()) => servers.push(Some(url)),
                 Err(why) => {
+                    all_answer = false;
                     tracing::warn!(%url, %why, "this API server cannot be reached by its own address; it is asked through the Service only");
                 }
             }
         }
+        if servers.is_empty() || !all_answer {
+            servers.push(None);
+        }
         Ok(servers)
     }
 
-    async fn ask(
+    pub(super) async fn ask(
         &self,
         server: Option<&str>,
         record: &Record,
@@ -171,26 +113,6 @@ impl Fence {
                 Err(error) => Answer::Other(error.to_string()),
             },
         )
-    }
-}
-
-impl Answer {
-    /// A refusal by a layer of ours, or for want of it. What else stands against a probe is not
-    /// the fence's affair.
-    fn is_ours(&self) -> bool {
-        match self {
-            Self::RefusedByUs => true,
-            Self::Allowed => false,
-            Self::Other(what) => what.contains("fence.pvmigrate.io"),
-        }
-    }
-
-    fn reason(&self) -> String {
-        match self {
-            Self::RefusedByUs => "did not refuse often enough in a row".into(),
-            Self::Allowed => "lets a pod that mounts it pass".into(),
-            Self::Other(what) => format!("was not reached, the API server said: {what}"),
-        }
     }
 }
 

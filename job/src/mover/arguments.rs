@@ -31,7 +31,7 @@ pub fn arguments(record: &Record, config: &Config) -> Vec<String> {
     for pattern in &config.mover_exclude {
         say("exclude", pattern);
     }
-    if let Ok(Some(bandwidth)) = config.mover_bandwidth() {
+    if let Some(bandwidth) = config.mover_bandwidth {
         say("bandwidth", &bandwidth.to_string());
     }
     for attribute in &config.mover_lose {

@@ -89,6 +89,20 @@ impl PodWatch {
         }
     }
 
+    /// What the API server has now, past this watch: a pod that mounts a claim of the group, if
+    /// there is one.
+    pub async fn fresh_list(
+        &self,
+        cluster: &Cluster,
+        namespace: &str,
+    ) -> Result<Option<String>, Stop> {
+        let mut pods = Pods::default();
+        for pod in cluster.list(&cluster.namespaced(namespace)).await? {
+            pods.take(pod, false, &self.wanted);
+        }
+        Ok(pods.seen.into_values().next().map(|pod| pod.name))
+    }
+
     pub fn now(&self) -> Pods {
         self.state.borrow().clone()
     }
@@ -109,8 +123,8 @@ impl PodWatch {
             };
             let Some(left) = limit.checked_sub(started.elapsed()) else {
                 return Err(Stop::Refused(format!(
-                    "waited {} s for {what}, in vain: {missing}",
-                    limit.as_secs()
+                    "waited {:.0} s for {what}, in vain: {missing}",
+                    limit.as_secs_f64()
                 )));
             };
             if tokio::time::timeout(left.min(Duration::from_secs(10)), state.changed())

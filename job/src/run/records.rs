@@ -1,23 +1,23 @@
 //! The records of a run: those that an earlier Job left, and those that it begins with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::ResourceExt;
 use pvmigrate_record::phase::{Heading, Phase};
-use pvmigrate_record::record::{ClaimRef, Fence, Freeze, Method, Record, VERSION, Volume};
+use pvmigrate_record::record::{ClaimRef, Fence, Freeze, Record, VERSION, Volume};
 use serde_json::json;
 
 use super::Run;
-use crate::claim::manifest;
+use crate::claim::wanted;
+use crate::config::class_of;
 use crate::migration::{Group, Migration};
 use crate::observe::{Observed, record_of};
 use crate::plan::PlannedGroup;
 use crate::stop::Stop;
 
-/// The records of this release that are not finished, whatever their run. Those for which nothing
-/// was done yet are left to the planner, which writes them anew.
+/// The records of this release that are not finished, whatever their run.
 pub async fn unfinished(run: &Run, observed: &Observed) -> Result<Vec<Migration>, Stop> {
     let mut all = Vec::new();
     let mut every = Vec::new();
@@ -31,15 +31,7 @@ pub async fn unfinished(run: &Run, observed: &Observed) -> Result<Vec<Migration>
             _ => continue,
         };
         every.push(record.clone());
-        if record.is_finished() && record.run == run.config.run() {
-            // A Job may have ended between the record and its report.
-            run.report
-                .lock()
-                .await
-                .claims
-                .insert(record.claim.to_string(), run.line(&record));
-        }
-        if record.is_finished() || (record.is_untouched() && record.run == run.config.run()) {
+        if record.is_finished() {
             continue;
         }
         all.push(Migration {
@@ -48,6 +40,15 @@ pub async fn unfinished(run: &Run, observed: &Observed) -> Result<Vec<Migration>
         });
     }
     run.fence.learn(&every).await;
+    // A Job may have ended between the records and its report.
+    let ended = |record: &&Record| record.is_finished() && record.run == run.config.run();
+    let mut report = run.report.lock().await;
+    let groups: BTreeSet<&String> = every.iter().filter(ended).map(|r| &r.group).collect();
+    for name in groups {
+        let of_group = every.iter().filter(ended).filter(|r| &r.group == name);
+        report.note(of_group, run.keeps_sources());
+    }
+    drop(report);
     Ok(all)
 }
 
@@ -60,6 +61,7 @@ pub async fn record_all(
 ) -> Result<Vec<Group>, Stop> {
     let mut groups = Vec::new();
     for plan in planned {
+        say(&plan);
         let mut claims = Vec::new();
         for claim in &plan.claims {
             let Some(volume) = observed.volume_of(claim) else {
@@ -80,10 +82,19 @@ pub async fn record_all(
             watch: None,
         });
     }
-    for group in &groups {
-        run.note(&group.claims).await?;
-    }
+    run.note(&groups).await?;
     Ok(groups)
+}
+
+/// What is planned for a group, for the log.
+pub fn say(group: &PlannedGroup) {
+    let name = &group.name;
+    for why in &group.why {
+        tracing::info!(group = %name, wave = group.wave, "{why}");
+    }
+    for budget in &group.overridden {
+        tracing::warn!(group = %name, "{budget} is not asked");
+    }
 }
 
 pub fn new_record(
@@ -115,7 +126,7 @@ pub fn new_record(
             name: claim.name_any(),
             uid: claim.uid().unwrap_or_default(),
         },
-        source_class: run.config.source_sc.clone(),
+        source_class: class_of(claim, Some(volume)).into(),
         destination_class: run.config.dest_sc.clone(),
         source: Volume {
             name: volume.name_any(),
@@ -123,13 +134,14 @@ pub fn new_record(
             reclaim_policy: policy.unwrap_or_else(|| "Delete".into()),
         },
         destination: None,
-        manifest: manifest(claim, &[]),
+        manifest: wanted(claim, &run.config),
         group: group.name.clone(),
+        wave: group.wave,
         freeze: Freeze {
-            method: Method::Scale,
-            workloads: group.workloads.clone(),
+            workloads: group.freeze.clone(),
         },
         consumers: Vec::new(),
+        warm: None,
         pass: None,
         stopped: None,
         ready: None,

@@ -18,7 +18,11 @@ use crate::wait::wait_gone;
 
 /// Turns a group around: every claim heads for its source. Fails where nothing may go back.
 pub async fn turn(run: &Run, group: &mut Group, why: &str, outcome: Outcome) -> Result<(), Stop> {
-    tracing::error!(%why, "the group goes back to its sources");
+    if outcome == Outcome::Aborted {
+        tracing::info!(%why, group = %group.name, "the group goes back to its sources");
+    } else {
+        tracing::error!(%why, "the group goes back to its sources");
+    }
     if outcome == Outcome::Failed {
         group.note_failure(why, Timestamp::now());
     }

@@ -1,53 +1,51 @@
 //! Frozen → Copied → Verified: the pass that was ordered after Frozen ended well, and the copy
 //! equals the source. All claims of a group get here before one of them is swapped.
 
-use std::time::Duration;
-
 use futures::future::try_join_all;
-use futures::io::AsyncBufReadExt;
-use futures::{StreamExt, pin_mut};
-use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
-use kube::api::{Api, LogParams};
-use pvmigrate_record::names;
-use pvmigrate_record::order::{Level, Order, PassReport, Report, Verified, What};
+use pvmigrate_record::order::{Level, PassReport, Verified, What};
 use pvmigrate_record::phase::{Event, Heading, Phase};
+
 use serde_json::json;
 
-use crate::causes;
 use crate::migration::{Group, Migration};
+use crate::mover::orders::{Answer, carry_out};
+use crate::pods::PodWatch;
 use crate::run::Run;
+use crate::steps::stage::stand_ready;
 use crate::stop::Stop;
 
-/// How long a mover may say nothing: it reports its progress every second.
-const SILENCE: Duration = Duration::from_secs(120);
-
 pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
+    let watch = group.watch.clone();
     try_join_all(
         group
             .at(Phase::Frozen)
-            .map(|migration| copy(run, migration)),
+            .map(|migration| copy(run, migration, watch.as_deref())),
     )
     .await?;
     Ok(())
 }
 
-async fn copy(run: &Run, migration: &mut Migration) -> Result<(), Stop> {
+async fn copy(run: &Run, migration: &mut Migration, watch: Option<&PodWatch>) -> Result<(), Stop> {
     if migration.record.heading == Heading::Destination {
-        let report = ordered(run, migration).await?;
-        if !report.ok {
-            let first = report
-                .errors
-                .first()
-                .map_or_else(String::new, |e| format!(": {}: {}", e.path, e.reason));
-            let message = format!(
-                "the copy of claim {} failed on {} paths{first}",
-                migration.record.claim, report.error_count
-            );
-            migration.record.pass = Some(report);
-            return Err(Stop::Refused(message));
+        if let Some(watch) = watch
+            && migration.record.manifest.is_for_one_pod()
+        {
+            // None could stand ready beside the consumer.
+            Box::pin(stand_ready(run, migration, watch)).await?;
         }
+        let moved = migration.clone();
+        // The order needs no record: a Job that takes over repeats the copy whatever it finds.
+        let ((), report) = tokio::try_join!(
+            migration.save(&run.cluster, json!({})),
+            final_pass(run, &moved)
+        )?;
+        let outcome = if report.ok {
+            Ok(())
+        } else {
+            Err(failed(migration, &report))
+        };
         migration.record.pass = Some(report);
+        outcome?;
     }
     // Saved together with Verified: the report is about both.
     migration
@@ -101,83 +99,27 @@ fn is_proven(verified: Option<&Verified>, asked: Level) -> Result<(), String> {
 }
 
 /// Gives the final order and waits for the report that echoes it.
-async fn ordered(run: &Run, migration: &Migration) -> Result<PassReport, Stop> {
-    let pods = migration.pods(&run.cluster);
-    let name = migration.staging_name();
-    let pod = run
-        .cluster
-        .get(&pods, &name)
-        .await?
-        .ok_or_else(|| Stop::Repeat(format!("mover {name} was deleted by somebody else")))?;
-    let order = Order {
-        pod: pod.uid().unwrap_or_default(),
-        sequence: migration.record.epoch,
-        what: What::Final,
-    };
-    let text = serde_json::to_string(&order).map_err(|error| Stop::Api(error.to_string()))?;
-    run.cluster
-        .update(&pods, pod, |_| {
-            Ok(Some(
-                json!({"metadata": {"annotations": {names::ORDER: text}}}),
-            ))
-        })
-        .await?;
-    follow(run, &pods, &name, &order).await
-}
-
-/// Reads the mover's lines until the report; the termination message holds it too, for when the
-/// lines cannot be followed.
-async fn follow(run: &Run, pods: &Api<Pod>, name: &str, order: &Order) -> Result<PassReport, Stop> {
-    let params = LogParams {
-        follow: true,
-        ..LogParams::default()
-    };
-    let mut heard = tokio::time::Instant::now();
-    loop {
-        if let Ok(log) = pods.log_stream(name, &params).await {
-            let lines = log.lines();
-            pin_mut!(lines);
-            while let Ok(Some(Ok(line))) = tokio::time::timeout(SILENCE, lines.next()).await {
-                heard = tokio::time::Instant::now();
-                match serde_json::from_str::<Report>(&line) {
-                    Ok(Report::Pass(report)) if report.order.as_ref() == Some(order) => {
-                        return Ok(*report);
-                    }
-                    Ok(Report::Progress { entries, bytes }) => {
-                        tracing::info!(mover = name, entries, bytes, "copying");
-                    }
-                    _ => {}
-                }
-            }
-        }
-        let pod = run.cluster.get(pods, name).await?;
-        let pod =
-            pod.ok_or_else(|| Stop::Repeat(format!("mover {name} was deleted by somebody else")))?;
-        if let Some(report) = last_words(&pod) {
-            return match serde_json::from_str::<PassReport>(&report) {
-                Ok(report) if report.order.as_ref() == Some(order) => Ok(report),
-                _ => Err(Stop::Refused(format!(
-                    "mover {name} ended without a report: {}",
-                    causes::of_pod(&pod)
-                ))),
-            };
-        }
-        if heard.elapsed() > SILENCE {
-            return Err(Stop::Refused(format!(
-                "mover {name} has said nothing for {} s: {}",
-                SILENCE.as_secs(),
-                causes::of_pod(&pod)
-            )));
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+async fn final_pass(run: &Run, migration: &Migration) -> Result<PassReport, Stop> {
+    match carry_out(run, migration, What::Final, |_| {}).await? {
+        Answer::Done(report) => Ok(*report),
+        Answer::Deleted(why) => Err(Stop::Repeat(why)),
+        Answer::Ended(why) | Answer::Unheard(why) => Err(Stop::Refused(format!(
+            "mover {} ended without a report: {why}",
+            migration.staging_name()
+        ))),
     }
 }
 
-/// The termination message of a mover that has ended; empty if it left none.
-fn last_words(pod: &Pod) -> Option<String> {
-    let containers = pod.status.as_ref()?.container_statuses.as_ref()?;
-    let ended = containers.first()?.state.as_ref()?.terminated.as_ref()?;
-    Some(ended.message.clone().unwrap_or_default())
+/// Why a pass failed: how many paths, and the first of them.
+pub fn failed(migration: &Migration, report: &PassReport) -> Stop {
+    let first = report
+        .errors
+        .first()
+        .map_or_else(String::new, |e| format!(": {}: {}", e.path, e.reason));
+    Stop::Refused(format!(
+        "the copy of claim {} failed on {} paths{first}",
+        migration.record.claim, report.error_count
+    ))
 }
 
 #[cfg(test)]

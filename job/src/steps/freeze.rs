@@ -1,231 +1,96 @@
 //! Fenced → Frozen: no consumer is left, and no attachment of the source but the mover's.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
-
 use futures::future::try_join_all;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Node;
-use k8s_openapi::api::storage::v1::VolumeAttachment;
-use kube::ResourceExt;
-use kube::api::Api;
 use pvmigrate_record::phase::{Heading, Phase};
-use pvmigrate_record::record::Frozen;
-use tokio::time::Instant;
+use pvmigrate_record::record::{Frozen, Method, Record};
 
-use crate::migration::{Group, Migration};
-use crate::pods::{PodWatch, Pods, SeenPod};
+use crate::migration::Group;
+use crate::pods::PodWatch;
 use crate::run::Run;
 use crate::stop::Stop;
 use crate::workloads;
 
-/// How often nodes and attachments are looked at while they are in the way.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
-const SAY_EVERY: Duration = Duration::from_secs(10);
+mod gone;
+mod remove;
+
+pub use gone::foreign_attachment;
 
 pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
-    let workloads = group.workloads();
+    let freezings = group.freezings();
     let Some(first) = group.claims.first() else {
         return Ok(());
     };
+    wait_settled(run, group, true).await?;
+    let consumers = remove::Consumers::of(run, group, &freezings).await?;
     let mark = Frozen {
         release: first.record.release.clone(),
         run: first.record.run.clone(),
         epoch: group.epoch(),
-        replicas: 0,
+        method: Method::Scale,
+        replicas: None,
+        suspend: None,
         at: Timestamp::now(),
         when_scaled: None,
     };
-    let stopped = try_join_all(
-        workloads
+    let marks = try_join_all(
+        freezings
             .iter()
-            .map(|w| workloads::stop(&run.cluster, w, &mark)),
+            .map(|freezing| workloads::stop(run, freezing, &mark)),
     )
     .await?;
-    let watch = group.watch()?;
-    let names: BTreeSet<String> = group
-        .claims
+    let removed = consumers.remove().await?;
+    // What is held runs until its first pod is asked to go, which a budget may put off.
+    let is_stop = |method: Method, at: Timestamp| method != Method::Hold || at < mark.at;
+    let stopped = freezings
         .iter()
-        .map(|claim| claim.record.claim.name.clone())
-        .collect();
-    delete_completed(run, &watch, &group.namespace).await?;
-    watch
-        .wait_until(
-            "the group's consumers to be gone",
-            run.config.freeze_limit(),
-            |pods| {
-                let left: Vec<&SeenPod> =
-                    names.iter().flat_map(|claim| pods.present(claim)).collect();
-                match left.first() {
-                    None => Ok(()),
-                    Some(pod) => Err(format!(
-                        "pod {} on node {} still exists{}",
-                        pod.name,
-                        pod.node.as_deref().unwrap_or("none"),
-                        if pod.pod.metadata.deletion_timestamp.is_some() {
-                            ", Terminating"
-                        } else {
-                            ""
-                        }
-                    )),
-                }
-            },
-        )
-        .await?;
+        .zip(marks)
+        .filter(|(freezing, at)| is_stop(freezing.method, *at))
+        .map(|(_, at)| at)
+        .chain(removed)
+        .min();
+
+    let watch = group.watch()?;
+    // What somebody did to the fence meanwhile is undone, and the fence proved once more; then a
+    // fresh list shows what it may have let in.
+    let fenced: Vec<&Record> = group.claims.iter().map(|claim| &claim.record).collect();
+    run.fence.prove_again(&fenced).await?;
+    nobody_left(run, &group.namespace, &watch).await?;
     let pods = watch.now();
     for migration in group
         .claims
         .iter()
         .filter(|claim| claim.record.phase == Phase::Fenced)
     {
-        wait_really_gone(run, migration, &pods).await?;
+        gone::wait_really_gone(run, migration, &pods).await?;
     }
     for migration in group.at(Phase::Fenced) {
-        migration.record.stopped = stopped.iter().min().copied();
-        migration.advance(&run.cluster).await?;
+        migration.record.stopped = stopped;
+        // Saved while the final pass runs.
+        migration.reach()?;
     }
     Ok(())
 }
 
-/// Completed pods of the group run nothing, but hold their claims' protection finalizer.
-async fn delete_completed(run: &Run, watch: &PodWatch, namespace: &str) -> Result<(), Stop> {
-    let api = run.cluster.namespaced(namespace);
-    for seen in watch.now().seen.into_values() {
-        let phase = seen
-            .pod
-            .status
-            .as_ref()
-            .and_then(|status| status.phase.as_deref());
-        if !seen.deleted && seen.ended && matches!(phase, Some("Succeeded" | "Failed")) {
-            run.cluster.delete(&api, seen.pod, None, |_| Ok(())).await?;
-        }
+/// Waits until the sets of which one pod is to go may lose it. A way back waits for nothing.
+pub async fn wait_settled(run: &Run, group: &Group, is_fenced: bool) -> Result<(), Stop> {
+    if group.headings() != [Heading::Destination] {
+        return Ok(());
+    }
+    for freezing in group.freezings() {
+        let limit = run.config.freeze_limit();
+        workloads::rolling::wait_settled(&run.cluster, &freezing, is_fenced, limit).await?;
     }
     Ok(())
 }
 
-/// A consumer is gone only if its last seen state had every container terminated. One that
-/// vanished earlier proves nothing: then its node must show it.
-async fn wait_really_gone(run: &Run, migration: &Migration, pods: &Pods) -> Result<(), Stop> {
-    let ended = |uid: &str| pods.seen.get(uid).is_some_and(|pod| pod.ended);
-    let consumers = migration
-        .record
-        .consumers
-        .iter()
-        .map(|c| (c.uid.as_str(), c.name.as_str(), c.node.as_str()));
-    let others = pods
-        .seen
-        .values()
-        .filter(|pod| pod.claims.contains(&migration.record.claim.name));
-    let others = others.map(|pod| {
-        (
-            pod.uid.as_str(),
-            pod.name.as_str(),
-            pod.node.as_deref().unwrap_or_default(),
-        )
-    });
-    let unproved: BTreeSet<_> = consumers
-        .chain(others)
-        .filter(|(uid, _, node)| !node.is_empty() && !ended(uid))
-        .collect();
-    let started = Instant::now();
-    let mut said: Option<Instant> = None;
-    loop {
-        let mut missing = None;
-        for (_, name, node) in &unproved {
-            if let Some(why) = node_denies(run, migration, node).await? {
-                missing = Some(format!(
-                    "pod {name} vanished before it was seen to end, and {why}"
-                ));
-            }
-        }
-        if missing.is_none() {
-            missing = foreign_attachment(run, migration).await?;
-        }
-        let Some(missing) = missing else {
-            return Ok(());
-        };
-        if started.elapsed() > run.config.freeze_limit() {
-            return Err(Stop::Refused(format!(
-                "waited {} s for the consumers of claim {} to be gone, in vain: {missing}",
-                run.config.freeze_seconds, migration.record.claim
-            )));
-        }
-        if said.is_none_or(|last| last.elapsed() > SAY_EVERY) {
-            said = Some(Instant::now());
-            tracing::info!(claim = %migration.record.claim, %missing, "still waiting for consumers to be gone");
-        }
-        tokio::time::sleep(LOOK_AGAIN).await;
+/// The pods are the truth, admission only closes the race: a list that is newer than the last
+/// proof must show what the watch shows, no consumer.
+async fn nobody_left(run: &Run, namespace: &str, watch: &PodWatch) -> Result<(), Stop> {
+    match watch.fresh_list(&run.cluster, namespace).await? {
+        None => Ok(()),
+        Some(pod) => Err(Stop::Repeat(format!(
+            "pod {pod} came while the group was being stopped"
+        ))),
     }
-}
-
-/// Why a node does not show that a pod which vanished there has let go; none if it does. Whether
-/// the volume is in use cannot be told where our own mover uses it.
-async fn node_denies(run: &Run, migration: &Migration, name: &str) -> Result<Option<String>, Stop> {
-    let Some(node) = run.cluster.get(&run.cluster.all::<Node>(), name).await? else {
-        return Ok(Some(format!("its node {name} does not exist any more")));
-    };
-    let status = node.status.unwrap_or_default();
-    let ready = status
-        .conditions
-        .iter()
-        .flatten()
-        .any(|c| c.type_ == "Ready" && c.status == "True");
-    if !ready {
-        return Ok(Some(format!("its node {name} is not Ready")));
-    }
-    let csi = migration
-        .volume
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.csi.as_ref());
-    let Some(csi) = csi else { return Ok(None) };
-    if mover_node(run, migration).await?.as_deref() == Some(name) {
-        return Ok(None);
-    }
-    let unique = format!("kubernetes.io/csi/{}^{}", csi.driver, csi.volume_handle);
-    let in_use = status
-        .volumes_in_use
-        .iter()
-        .flatten()
-        .any(|used| *used == unique);
-    Ok(in_use.then(|| {
-        format!(
-            "its node {name} still uses volume {}",
-            migration.record.source.name
-        )
-    }))
-}
-
-async fn mover_node(run: &Run, migration: &Migration) -> Result<Option<String>, Stop> {
-    let mover = run
-        .cluster
-        .get(&migration.pods(&run.cluster), &migration.staging_name())
-        .await?;
-    Ok(mover
-        .and_then(|pod| pod.spec)
-        .and_then(|spec| spec.node_name))
-}
-
-/// An attachment of the source elsewhere than where the mover runs.
-pub async fn foreign_attachment(run: &Run, migration: &Migration) -> Result<Option<String>, Stop> {
-    let api: Api<VolumeAttachment> = run.cluster.all();
-    let source = &migration.record.source.name;
-    let attachments = run.cluster.list(&api).await?;
-    let mut attached = attachments
-        .into_iter()
-        .filter(|a| a.spec.source.persistent_volume_name.as_ref() == Some(source))
-        .peekable();
-    if attached.peek().is_none() || migration.record.heading == Heading::Source {
-        return Ok(None);
-    }
-    let node = mover_node(run, migration).await?;
-    Ok(attached
-        .find(|a| Some(&a.spec.node_name) != node.as_ref())
-        .map(|a| {
-            format!(
-                "volume {source} is still attached to node {} ({})",
-                a.spec.node_name,
-                a.name_any()
-            )
-        }))
 }

@@ -32,6 +32,26 @@ pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
     Ok(())
 }
 
+/// Asks whether the claim could be made again, before its application is stopped for it. Under
+/// another name, for its own is taken.
+pub async fn is_accepted(run: &Run, migration: &Migration) -> Result<(), Stop> {
+    let mut claim = new_claim(&migration.record, &migration.destination()?.name);
+    claim.metadata.name = Some(format!("{}-new", migration.staging_name()));
+    match run
+        .cluster
+        .dry_run(&migration.claims(&run.cluster), &claim)
+        .await
+    {
+        // What the staging claim takes of it, of the same class and no less, is free by then.
+        Err(Stop::Refused(why)) if why.contains("exceeded quota") => Ok(()),
+        Err(Stop::Refused(why)) => Err(Stop::Refused(format!(
+            "claim {} could not be made again: {why}",
+            migration.record.claim
+        ))),
+        other => other,
+    }
+}
+
 async fn rebind(run: &Run, migration: &mut Migration) -> Result<(), Stop> {
     let heading = migration.record.heading_volume().cloned();
     let heading = heading.ok_or_else(|| Stop::refused("the record names no destination"))?;
@@ -54,7 +74,8 @@ async fn rebind(run: &Run, migration: &mut Migration) -> Result<(), Stop> {
     let uid = claim.uid().unwrap_or_default();
     wait_bound(run, migration, &heading, &uid).await?;
     migration.record.claim.uid = uid;
-    migration.advance(&run.cluster).await
+    // Saved together with what lets the fence down, when all claims of the group are here.
+    migration.reach()
 }
 
 fn on_volume(claim: &PersistentVolumeClaim, volume: &Volume) -> bool {

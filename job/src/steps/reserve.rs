@@ -13,6 +13,7 @@ use pvmigrate_record::phase::{Heading, Phase};
 use pvmigrate_record::record::{Record, Volume};
 use serde_json::json;
 
+use crate::claim::refresh;
 use crate::migration::{Group, Migration, volume};
 use crate::pods::{PodWatch, has_ended};
 use crate::run::Run;
@@ -23,13 +24,15 @@ use crate::wait::{Seen, wait_for, wait_gone};
 pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
     let Group { claims, watch, .. } = group;
     let watch = watch.as_deref();
+    // From here until Rebound the claims may be missing: nothing may collect the fence.
+    let records: Vec<Record> = claims.iter().map(|claim| claim.record.clone()).collect();
+    let records: Vec<&Record> = records.iter().collect();
     let verified = claims
         .iter_mut()
         .filter(|claim| claim.record.phase == Phase::Verified);
-    try_join_all(verified.map(|migration| reserve(run, migration, watch))).await?;
-    // From here until Rebound the claims may be missing: nothing may collect the fence.
-    let records: Vec<&Record> = claims.iter().map(|claim| &claim.record).collect();
-    run.fence.raise(&records).await
+    let reserved = verified.map(|migration| reserve(run, migration, watch));
+    tokio::try_join!(try_join_all(reserved), run.fence.raise(&records))?;
+    Ok(())
 }
 
 async fn reserve(
@@ -39,17 +42,22 @@ async fn reserve(
 ) -> Result<(), Stop> {
     if migration.record.heading == Heading::Destination {
         nobody_came(migration, watch)?;
-        only_protected(run, migration).await?;
+        let claim = only_protected(run, migration).await?;
+        refresh(&mut migration.record.manifest, &claim);
         if let Some(why) = foreign_attachment(run, migration).await? {
             return Err(Stop::Repeat(why));
         }
+        tracing::debug!(claim = %migration.record.claim, "nobody came");
         end_mover(run, migration).await?;
+        tracing::debug!(claim = %migration.record.claim, "the mover has ended");
         delete_staging(run, migration).await?;
+        tracing::debug!(claim = %migration.record.claim, "the staging claim is gone");
     }
     let heading = migration.record.heading_volume().cloned();
     let heading = heading.ok_or_else(|| Stop::refused("the record names no destination"))?;
     let claim = migration.record.claim.clone();
     let state = wait_released(run, &heading).await?;
+    tracing::debug!(%claim, "the volume is released");
     let reference = json!({
         "kind": "PersistentVolumeClaim", "apiVersion": "v1", "namespace": claim.namespace, "name": claim.name,
     });
@@ -122,7 +130,7 @@ pub fn nobody_came(migration: &Migration, watch: Option<&PodWatch>) -> Result<()
 }
 
 /// The claim is the one that was fenced, and only its protection keeps it.
-async fn only_protected(run: &Run, migration: &Migration) -> Result<(), Stop> {
+async fn only_protected(run: &Run, migration: &Migration) -> Result<PersistentVolumeClaim, Stop> {
     let wanted = &migration.record.claim;
     let claim = run
         .cluster
@@ -144,7 +152,7 @@ async fn only_protected(run: &Run, migration: &Migration) -> Result<(), Stop> {
         Some(other) => Err(Stop::refused(format!(
             "claim {wanted} has the finalizer {other}: it would stay Terminating for as long as its owner wants"
         ))),
-        None => Ok(()),
+        None => Ok(claim),
     }
 }
 
@@ -159,6 +167,7 @@ async fn end_mover(run: &Run, migration: &Migration) -> Result<(), Stop> {
     if !has_ended(&pod) {
         run.cluster.delete(&pods, pod, None, |_| Ok(())).await?;
     }
+    tracing::debug!(name, "the mover is told to end");
     let what = format!("mover {name} to end");
     let limit = run.config.freeze_limit();
     let ended: Option<Pod> = wait_for(&pods, &name, &what, limit, |pod| match pod {

@@ -20,6 +20,14 @@ pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
             .map(|migration| settle(run, migration)),
     )
     .await?;
+    // From the first of these words on the fence may be open, and a pod of anybody's may write to
+    // the destination: nothing goes back any more. See `Group::is_open`.
+    try_join_all(
+        group
+            .at(Phase::Rebound)
+            .map(|migration| let_go(run, migration)),
+    )
+    .await?;
     let records: Vec<&Record> = group.claims.iter().map(|claim| &claim.record).collect();
     run.fence.lower(&records).await?;
     run.fence.prove_open(&records).await?;
@@ -33,26 +41,29 @@ pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
     Ok(())
 }
 
-async fn settle(run: &Run, migration: &mut Migration) -> Result<(), Stop> {
-    migration.record.fence.on = false;
+/// Everything that may be refused, and be a reason to go back.
+async fn settle(run: &Run, migration: &Migration) -> Result<(), Stop> {
     match migration.record.heading {
         Heading::Destination => {
             let policy = run.lasting_policy(&migration.record);
             let state = migration.destination_volume(&run.cluster).await?;
-            set_policy(run, state, &policy).await?;
-            migration.save(&run.cluster, json!({})).await
+            set_policy(run, state, &policy).await
         }
-        Heading::Source => {
-            end_mover(run, migration).await?;
-            let policy = migration.record.source.reclaim_policy.clone();
-            migration
-                .save(
-                    &run.cluster,
-                    json!({"spec": {"persistentVolumeReclaimPolicy": policy}}),
-                )
-                .await
-        }
+        Heading::Source => end_mover(run, migration).await,
     }
+}
+
+/// Says that the claim is fenced no more.
+async fn let_go(run: &Run, migration: &mut Migration) -> Result<(), Stop> {
+    migration.record.fence.on = false;
+    let with = match migration.record.heading {
+        Heading::Destination => json!({}),
+        Heading::Source => {
+            let policy = migration.record.source.reclaim_policy.clone();
+            json!({"spec": {"persistentVolumeReclaimPolicy": policy}})
+        }
+    };
+    migration.save(&run.cluster, with).await
 }
 
 async fn set_policy(run: &Run, state: PersistentVolume, policy: &str) -> Result<(), Stop> {

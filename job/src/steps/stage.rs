@@ -1,31 +1,42 @@
-//! Planned → Staged: the destination exists, bound to the staging claim, and a mover has both
-//! volumes mounted and waits for its order.
+//! Planned → Staged: the destination exists, bound to the staging claim, a mover has both volumes
+//! mounted and waits for its order, and warm passes are done.
+//!
+//! ```text
+//! staging claim  →  mover beside the consumer  →  bound, ready  →  warm passes  →  Staged
+//!                     ^                                              │
+//!                     └──────── made again where it has died ────────┘
+//! ```
 
+mod destination;
+mod placement;
 mod ready;
-
-use std::time::Duration;
+pub mod warm;
 
 use futures::future::try_join_all;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
+use pvmigrate_record::order::What;
 use pvmigrate_record::phase::Phase;
 use pvmigrate_record::record::Volume;
-use serde_json::json;
 
-use crate::claim::{staging_claim, storage};
+use crate::causes;
+use crate::claim::staging_claim;
 use crate::migration::{Group, Migration};
-use crate::mover::{Placement, is_told_otherwise, mover_pod};
-use crate::pods::{PodWatch, Pods, SeenPod, has_ended};
-use crate::quantity::bytes;
+use crate::mover::orders::{is_over, last_order};
+use crate::mover::{is_told_otherwise, mover_pod, provisioning_pod};
+use crate::pods::PodWatch;
 use crate::run::Run;
-use crate::steps::reserve::{is_bound, wait_released};
+use crate::steps::fence::sizes_now;
+use crate::steps::restore::end_mover;
 use crate::stop::Stop;
 use crate::wait::{Seen, wait_for, wait_gone};
-use crate::{causes, workloads};
+use destination::{claim_again, destination_of};
+use placement::{consumers, placement};
 use ready::stands_ready;
+use warm::Warmed;
 
-/// How long a consumer may look for a node before its mover is placed without it.
-const SCHEDULING_LIMIT: Duration = Duration::from_secs(60);
+/// How many movers of one claim may die in warm passes before it counts as failed.
+const DEATHS: usize = 3;
 
 pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
     let watch = group.start_watch(&run.cluster).await?;
@@ -39,25 +50,104 @@ pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
 }
 
 async fn stage(run: &Run, migration: &mut Migration, watch: &PodWatch) -> Result<(), Stop> {
-    let (claims, pods) = (migration.claims(&run.cluster), migration.pods(&run.cluster));
-    let name = migration.staging_name();
-    let namespace = migration.record.claim.namespace.clone();
+    if migration.record.destination.is_none() {
+        // It may have waited for long since it was planned, and been resized.
+        migration.record.manifest = sizes_now(run, migration).await?;
+    }
+    let is_used = consumers(&watch.now(), &migration.record.claim.name)
+        .next()
+        .is_some();
+    if migration.record.manifest.is_for_one_pod() && is_used {
+        provision(run, migration, watch).await?;
+        return migration.advance(&run.cluster).await;
+    }
+    let mut deaths = 0;
+    loop {
+        Box::pin(stand_ready(run, migration, watch)).await?;
+        let why = match warm::passes(run, migration, watch).await? {
+            Warmed::Enough => return migration.advance(&run.cluster).await,
+            Warmed::Died(why) => why,
+        };
+        deaths += 1;
+        if deaths == DEATHS {
+            return Err(Stop::Refused(format!(
+                "{DEATHS} movers of claim {} did not live through a warm pass, the last one: {why}",
+                migration.record.claim
+            )));
+        }
+        tracing::warn!(claim = %migration.record.claim, %why, "the mover is made again");
+    }
+}
+
+/// The destination of a claim that no mover can mount beside its consumer. The mover comes when
+/// the consumer is gone.
+async fn provision(run: &Run, migration: &mut Migration, watch: &PodWatch) -> Result<(), Stop> {
+    claim_staging(run, migration).await?;
+    let placement = placement(run, migration, watch).await?;
+    let wanted = provisioning_pod(&migration.record, &run.config, &placement);
+    let pods = migration.pods(&run.cluster);
+    run.cluster.create(&pods, &wanted).await?;
+    let destination = wait_provisioned(run, migration).await?;
+    migration.record.destination = Some(destination);
+    // By its end the destination is free for the mover.
+    end_mover(run, migration).await
+}
+
+/// The destination is provisioned, and known by its UID; a mover has both volumes mounted.
+pub async fn stand_ready(
+    run: &Run,
+    migration: &mut Migration,
+    watch: &PodWatch,
+) -> Result<(), Stop> {
+    claim_staging(run, migration).await?;
+    let placement = placement(run, migration, watch).await?;
+    let wanted = mover_pod(&migration.record, &run.config, &placement);
+    let pods = migration.pods(&run.cluster);
+    let mover = run.cluster.create(&pods, &wanted).await?;
+    let destination = wait_provisioned(run, migration).await?;
+    if let Err(stop) = stands_ready(run, &pods, &mover).await {
+        return Err(explained(run, migration, stop).await);
+    }
+    // Known by its UID from here on: whatever happens, no second one is provisioned.
+    migration.record.destination = Some(destination);
+    Ok(())
+}
+
+/// The staging claim exists, for a new volume or for the one that is known.
+async fn claim_staging(run: &Run, migration: &Migration) -> Result<(), Stop> {
     clear_leftovers(run, migration).await?;
+    let claims = migration.claims(&run.cluster);
     let reused = match &migration.record.destination {
         Some(known) => Some(claim_again(run, migration, known).await?),
         None => None,
     };
     let wanted = staging_claim(&migration.record, reused.as_deref());
     run.cluster.create(&claims, &wanted).await?;
-    let placement = placement(run, migration, watch).await?;
-    let wanted = mover_pod(&migration.record, &run.config, &placement);
-    let mover = run.cluster.create(&pods, &wanted).await?;
+    Ok(())
+}
 
+async fn wait_provisioned(run: &Run, migration: &Migration) -> Result<Volume, Stop> {
+    match wait_bound(run, migration).await {
+        Ok(bound) => destination_of(run, migration, &bound).await,
+        Err(stop) => Err(explained(run, migration, stop).await),
+    }
+}
+
+/// With what is said of the staging claim and the mover by those who make them wait.
+async fn explained(run: &Run, migration: &Migration, stop: Stop) -> Stop {
+    let (namespace, name) = (&migration.record.claim.namespace, migration.staging_name());
+    let objects = [("PersistentVolumeClaim", &*name), ("Pod", &*name)];
+    causes::explain(&run.cluster, namespace, stop, &objects).await
+}
+
+async fn wait_bound(run: &Run, migration: &Migration) -> Result<PersistentVolumeClaim, Stop> {
+    let name = migration.staging_name();
     let what = format!(
         "a volume of class {} for claim {}",
         migration.record.destination_class, migration.record.claim
     );
-    let bound = wait_for(&claims, &name, &what, run.config.stage_limit(), |claim| {
+    let claims = migration.claims(&run.cluster);
+    wait_for(&claims, &name, &what, run.config.stage_limit(), |claim| {
         let Some(claim) = claim else {
             return Seen::NotYet("the staging claim is not there".into());
         };
@@ -73,167 +163,17 @@ async fn stage(run: &Run, migration: &mut Migration, watch: &PodWatch) -> Result
             )),
         }
     })
-    .await;
-    let explained = [
-        ("PersistentVolumeClaim", name.as_str()),
-        ("Pod", name.as_str()),
-    ];
-    let bound = match bound {
-        Ok(bound) => bound,
-        Err(stop) => return Err(causes::explain(&run.cluster, &namespace, stop, &explained).await),
-    };
-    let destination = destination_of(run, migration, &bound).await?;
-    let ready = stands_ready(run, &pods, &mover).await;
-    if let Err(stop) = ready {
-        return Err(causes::explain(&run.cluster, &namespace, stop, &explained).await);
-    }
-    // Known by its UID from here on: whatever happens, no second one is provisioned.
-    migration.record.destination = Some(destination);
-    migration.advance(&run.cluster).await
+    .await
 }
 
-/// The volume behind the staging claim, if it can take over.
-async fn destination_of(
-    run: &Run,
-    migration: &Migration,
-    staging: &PersistentVolumeClaim,
-) -> Result<Volume, Stop> {
-    let name = staging
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.volume_name.clone())
-        .unwrap_or_default();
-    let found: Option<PersistentVolume> = run.cluster.get(&run.cluster.all(), &name).await?;
-    let found =
-        found.ok_or_else(|| Stop::refused(format!("volume {name} vanished after it was bound")))?;
-    let spec = found.spec.clone().unwrap_or_default();
-    let (has, needs) = (
-        storage(spec.capacity.as_ref()),
-        &migration.record.manifest.storage,
-    );
-    if bytes(&has) < bytes(needs) {
-        return Err(Stop::refused(format!(
-            "class {} made volume {name} with {has} for claim {}, which asks for {needs}",
-            migration.record.destination_class, migration.record.claim
-        )));
-    }
-    if spec.storage_class_name.as_deref() != Some(migration.record.destination_class.as_str()) {
-        return Err(Stop::refused(format!(
-            "volume {name} is of class {:?}, not {}",
-            spec.storage_class_name, migration.record.destination_class
-        )));
-    }
-    // One that is Filesystem may leave it out.
-    let mode = spec.volume_mode.as_deref().unwrap_or("Filesystem");
-    if mode != migration.record.manifest.volume_mode {
-        return Err(Stop::refused(format!(
-            "volume {name} has volumeMode {mode}, claim {} has {}",
-            migration.record.claim, migration.record.manifest.volume_mode
-        )));
-    }
-    let known = migration.record.destination.as_ref();
-    Ok(Volume {
-        uid: found.uid().unwrap_or_default(),
-        // What it was before we kept it; a destination that is staged again is kept already.
-        reclaim_policy: known.map_or_else(
-            || {
-                spec.persistent_volume_reclaim_policy
-                    .clone()
-                    .unwrap_or_else(|| "Delete".into())
-            },
-            |known| known.reclaim_policy.clone(),
-        ),
-        name,
-    })
-}
-
-/// Reserves a destination that exists for a new staging claim, where the old one is gone: after a
-/// way back, or a Job that ended between the claims.
-async fn claim_again(run: &Run, migration: &Migration, known: &Volume) -> Result<String, Stop> {
-    let name = migration.staging_name();
-    let staged = run
-        .cluster
-        .get(&migration.claims(&run.cluster), &name)
-        .await?;
-    if staged.is_none() {
-        let state = wait_released(run, known).await?;
-        let reference = json!({"kind": "PersistentVolumeClaim", "apiVersion": "v1",
-            "namespace": migration.record.claim.namespace, "name": name});
-        run.cluster
-            .update_json(&run.cluster.all::<PersistentVolume>(), state, |state| {
-                if is_bound(state) {
-                    return Err(Stop::Refused(format!(
-                        "volume {} was bound by somebody else",
-                        known.name
-                    )));
-                }
-                let held = state
-                    .spec
-                    .as_ref()
-                    .and_then(|spec| spec.claim_ref.clone())
-                    .unwrap_or_default();
-                if held.name.as_deref() == Some(name.as_str()) && held.uid.is_none() {
-                    return Ok(None);
-                }
-                Ok(Some(vec![
-                    json!({"op": "replace", "path": "/spec/claimRef", "value": reference}),
-                ]))
-            })
-            .await?;
-    }
-    Ok(known.name.clone())
-}
-
-/// Where the mover has to run: with the claim's consumer, else as its workload would.
-async fn placement(run: &Run, migration: &Migration, watch: &PodWatch) -> Result<Placement, Stop> {
-    let claim = &migration.record.claim;
-    // One that looks for a node goes first: a mover would decide for it.
-    let what = format!("the consumers of claim {claim} to find their nodes");
-    let settled = watch.wait_until(&what, SCHEDULING_LIMIT, |pods| {
-        let (placed, homeless): (Vec<_>, Vec<_>) =
-            consumers(pods, &claim.name).partition(|pod| pod.node.is_some());
-        match homeless.first() {
-            Some(pod) if placed.is_empty() => Err(causes::of_pod(&pod.pod)),
-            _ => Ok(()),
-        }
-    });
-    if let Err(stop) = settled.await {
-        tracing::warn!(why = %stop, "the mover goes where its workload's template allows");
-    }
-    let pods = watch.now();
-    let placed = consumers(&pods, &claim.name).find(|pod| pod.node.is_some());
-    if let Some(spec) = placed.and_then(|seen| seen.pod.spec.as_ref()) {
-        return Ok(Placement::of(spec));
-    }
-    match migration.record.freeze.workloads.first() {
-        Some(workload) => Ok(Placement::of(
-            &workloads::pod_spec(&run.cluster, workload).await?,
-        )),
-        None => Ok(Placement::default()),
-    }
-}
-
-fn consumers<'a>(pods: &'a Pods, claim: &'a str) -> impl Iterator<Item = &'a SeenPod> {
-    pods.present(claim).filter(|seen| {
-        let phase = seen
-            .pod
-            .status
-            .as_ref()
-            .and_then(|status| status.phase.as_deref());
-        let is_over = matches!(phase, Some("Succeeded" | "Failed"));
-        !is_over && seen.pod.metadata.deletion_timestamp.is_none()
-    })
-}
-
-/// Removes what an earlier Job has used up: a mover that has ended or is ending, or that was told
-/// to work otherwise, and the staging claim that was deleted after it.
+/// Removes what is used up: a mover that has ended or is ending, that will end because a Job before
+/// has given it its final order, or that was told to work otherwise; and the staging claim that was
+/// deleted after it.
 async fn clear_leftovers(run: &Run, migration: &Migration) -> Result<(), Stop> {
     let (claims, pods) = (migration.claims(&run.cluster), migration.pods(&run.cluster));
     let name = migration.staging_name();
     if let Some(pod) = run.cluster.get(&pods, &name).await?
-        && (pod.metadata.deletion_timestamp.is_some()
-            || has_ended(&pod)
-            || is_told_otherwise(&pod, &migration.record, &run.config))
+        && is_used_up(&pod, run, migration)
     {
         let uid = pod.uid().unwrap_or_default();
         run.cluster.delete(&pods, pod, None, |_| Ok(())).await?;
@@ -246,4 +186,11 @@ async fn clear_leftovers(run: &Run, migration: &Migration) -> Result<(), Stop> {
         wait_gone(&claims, &name, &uid, run.config.stage_limit()).await?;
     }
     Ok(())
+}
+
+fn is_used_up(mover: &Pod, run: &Run, migration: &Migration) -> bool {
+    mover.metadata.deletion_timestamp.is_some()
+        || is_over(mover)
+        || last_order(mover).is_some_and(|order| order.what == What::Final)
+        || is_told_otherwise(mover, &migration.record, &run.config)
 }

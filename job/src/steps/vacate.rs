@@ -1,9 +1,12 @@
 //! Reserved → Vacated: the old claim is gone. The fence holds its name.
 
+use std::sync::Mutex;
+
 use futures::future::try_join_all;
 use kube::ResourceExt;
 use pvmigrate_record::phase::{Heading, Phase};
 
+use crate::claim::refresh;
 use crate::migration::{Group, Migration};
 use crate::pods::PodWatch;
 use crate::run::Run;
@@ -44,9 +47,20 @@ async fn vacate(
             .and_then(|spec| spec.volume_name.clone());
         if volume == leaves {
             let uid = claim.uid().unwrap_or_default();
+            // As it is deleted, by its resourceVersion: nothing written on it is lost.
+            let last = Mutex::new(migration.record.manifest.clone());
             run.cluster
-                .delete(&claims, claim, None, |claim| migration.still_ours(claim))
+                .delete(&claims, claim, None, |claim| {
+                    migration.still_ours(claim)?;
+                    if let Ok(mut last) = last.lock() {
+                        refresh(&mut last, claim);
+                    }
+                    Ok(())
+                })
                 .await?;
+            if let Ok(last) = last.into_inner() {
+                migration.record.manifest = last;
+            }
             wait_gone(&claims, &name, &uid, run.config.freeze_limit()).await?;
         }
     }

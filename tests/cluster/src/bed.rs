@@ -106,6 +106,11 @@ impl Bed {
         self.state.join("logs").join(format!("{process}.log"))
     }
 
+    /// What pods have asked the API server, a JSON object a line.
+    pub fn audit_log(&self) -> PathBuf {
+        self.log("audit")
+    }
+
     pub(crate) fn node_folder(&self, node: &Node) -> PathBuf {
         self.state.join(node.name)
     }

@@ -34,6 +34,7 @@ pub fn up(bed: &Bed) -> Result<()> {
     if heal(bed).is_ok() {
         // What stands beside the cluster needs no new boot, and is no reason for one.
         install(bed)?;
+        load_images(bed)?;
         return csi::start(bed);
     }
     install(bed)?;
@@ -90,9 +91,7 @@ fn boot(bed: &Bed) -> Result<()> {
     }
     disks::create(bed)?;
     kubelet::create_roots(bed)?;
-    for archive in images::ensure(bed)? {
-        containers::load_locked(bed, &archive)?;
-    }
+    load_images(bed)?;
     await_api(bed)?;
     for node in &NODES {
         kubelet::start(bed, node)?;
@@ -104,15 +103,19 @@ fn boot(bed: &Bed) -> Result<()> {
     fs::write(bed.state.join("booted"), "").context("noting that the cluster is up")
 }
 
+/// The images that are not the one under test; those that are there as they are now cost nothing.
+fn load_images(bed: &Bed) -> Result<()> {
+    for archive in images::ensure(bed)? {
+        containers::load_locked(bed, &archive)?;
+    }
+    Ok(())
+}
+
 fn await_whole(bed: &Bed) -> Result<()> {
     await_nodes(bed)?;
     await_services()?;
     for name in names() {
-        ensure!(
-            process::is_alive(bed, &name),
-            "{name} does not run any more: see {}",
-            bed.log(&name).display()
-        );
+        process::ensure_alive(bed, &name)?;
     }
     Ok(())
 }

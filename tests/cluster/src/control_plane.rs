@@ -32,6 +32,8 @@ pub fn start_api(bed: &Bed) -> Result<()> {
         ],
     )?;
     let pki = |file: &str| text(&path(bed, file));
+    let audit = bed.state.join("audit.json");
+    write(&audit, serde_json::to_vec_pretty(&audited())?)?;
     start(
         bed,
         "kube-apiserver",
@@ -56,8 +58,27 @@ pub fn start_api(bed: &Bed) -> Result<()> {
             "--service-account-issuer=https://kubernetes.default.svc".into(),
             format!("--service-account-key-file={}", pki("accounts.pub")),
             format!("--service-account-signing-key-file={}", pki("accounts.key")),
+            format!("--audit-policy-file={}", audit.display()),
+            format!("--audit-log-path={}", bed.audit_log().display()),
+            "--audit-log-maxsize=200".into(),
+            "--audit-log-maxbackup=1".into(),
         ],
     )
+}
+
+/// What the audit log has: the requests of what runs in pods, so that tests can count them. Not
+/// those of Kubernetes' own controllers, which are many.
+fn audited() -> serde_json::Value {
+    serde_json::json!({
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived"],
+        "rules": [
+            {"level": "None", "userGroups": ["system:serviceaccounts:kube-system"]},
+            {"level": "Metadata", "userGroups": ["system:serviceaccounts"]},
+            {"level": "None"},
+        ],
+    })
 }
 
 /// Waits until the API server says that it is ready.

@@ -3,17 +3,16 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::archive::digest;
 use crate::bed::write;
-use crate::command::{retry, run};
+use crate::command::retry;
 use crate::control_plane::kubectl;
 use crate::csi_objects::{NAMESPACE, cluster_objects, snapshot_class};
-use crate::programs::module_folder;
+use crate::definitions::Definitions;
 use crate::{Bed, NODES, kubelet, process};
 
 /// What `StorageClass`es call the driver.
@@ -27,8 +26,16 @@ const SIDECARS: [&str; 5] = [
     "csi-snapshotter",
     "snapshot-controller",
 ];
-/// The module that the sidecar's objects are defined in.
-const CRD_MODULE: &str = "github.com/kubernetes-csi/external-snapshotter/client/v8";
+/// What snapshots are, as the sidecars' own module has it.
+const DEFINITIONS: Definitions = Definitions {
+    module: "csi",
+    source: "github.com/kubernetes-csi/external-snapshotter/client/v8",
+    files: &[
+        "snapshot.storage.k8s.io_volumesnapshotclasses.yaml",
+        "snapshot.storage.k8s.io_volumesnapshotcontents.yaml",
+        "snapshot.storage.k8s.io_volumesnapshots.yaml",
+    ],
+};
 
 /// The processes, those first that depend on others.
 pub fn names() -> impl Iterator<Item = &'static str> {
@@ -61,16 +68,33 @@ pub fn start(bed: &Bed) -> Result<()> {
         ensure!(socket.exists(), "see {}", bed.log(PROGRAM).display());
         Ok(())
     })?;
-    for name in SIDECARS {
-        start_sidecar(bed, name, &socket)?;
-    }
     await_registration(bed)?;
-    for name in names() {
-        ensure!(
-            process::is_alive(bed, name),
-            "{name} does not run any more: see {}",
-            bed.log(name).display()
-        );
+    start_sidecars(bed, &socket)?;
+    process::ensure_alive(bed, PROGRAM)
+}
+
+/// Starts them until all run. Some end at the first answer that they do not expect, as a young API
+/// server may give one; in a pod a kubelet would start them again.
+fn start_sidecars(bed: &Bed, socket: &Path) -> Result<()> {
+    for name in SIDECARS {
+        start_sidecar(bed, name, socket)?;
+    }
+    let limit = Instant::now() + Duration::from_secs(30);
+    // One that ends early ends within its first questions.
+    let mut settled = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < settled {
+        for name in SIDECARS {
+            let Err(error) = process::ensure_alive(bed, name) else {
+                continue;
+            };
+            if Instant::now() > limit {
+                return Err(error.context("started again and again for 30 s"));
+            }
+            eprintln!("{error:#}; starting it again");
+            start_sidecar(bed, name, socket)?;
+            settled = Instant::now() + Duration::from_secs(1);
+        }
+        thread::sleep(Duration::from_millis(100));
     }
     Ok(())
 }
@@ -149,7 +173,7 @@ fn create_objects(bed: &Bed) -> Result<()> {
             ],
         )
     };
-    apply(&snapshot_definitions(bed)?).context("defining what snapshots are")?;
+    apply(&DEFINITIONS.ensure(bed)?).context("defining what snapshots are")?;
     let objects = folder(bed).join("objects.json");
     write(&objects, serde_json::to_vec_pretty(&cluster_objects())?)?;
     apply(&objects).context("creating the classes of the CSI driver")?;
@@ -158,38 +182,6 @@ fn create_objects(bed: &Bed) -> Result<()> {
     let what = "the API server to know what snapshots are";
     retry(what, Duration::from_secs(20), || apply(&class))?;
     Ok(())
-}
-
-/// The definitions of snapshots as the sidecars' own module has them, in one file of the cache.
-fn snapshot_definitions(bed: &Bed) -> Result<PathBuf> {
-    let module = module_folder("csi");
-    let sums = module.join("go.sum");
-    let sums = fs::read(&sums).with_context(|| format!("reading {}", sums.display()))?;
-    let cached = bed
-        .cache
-        .join(format!("snapshot-definitions-{:.8}.yaml", digest(&sums)));
-    if cached.exists() {
-        return Ok(cached);
-    }
-    let source = run(Command::new("go")
-        .args(["list", "-m", "-f", "{{.Dir}}", CRD_MODULE])
-        .env_remove("GOFLAGS")
-        .current_dir(module))?;
-    let mut all = String::new();
-    for kind in [
-        "volumesnapshotclasses",
-        "volumesnapshotcontents",
-        "volumesnapshots",
-    ] {
-        let file = format!("config/crd/snapshot.storage.k8s.io_{kind}.yaml");
-        let path = Path::new(source.trim()).join(file);
-        all += &fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-        all += "\n---\n";
-    }
-    let partial = cached.with_extension("partial");
-    write(&partial, all)?;
-    fs::rename(&partial, &cached).with_context(|| format!("writing {}", cached.display()))?;
-    Ok(cached)
 }
 
 fn await_registration(bed: &Bed) -> Result<()> {

@@ -33,9 +33,9 @@ int main(void) {
 
 /// Programs of the host that say more than busybox does, or that it lacks.
 const PROGRAMS: &str = "\
-    b2sum cat chattr chmod chown cmp cp dash date dd df diff du filefrag find getcap \
+    b2sum bash cat chattr chmod chown cmp cp dash date dd df diff du filefrag find getcap \
     getfacl getfattr grep head id ln ls lsattr md5sum mkdir mkfifo mknod mktemp mv readlink \
-    rm sed seq setcap setfacl setfattr sha256sum sleep sort stat sync tail timeout touch \
+    rm sed seq setcap setfacl setfattr sha256sum sleep sort split stat sync tail timeout touch \
     truncate wc xargs";
 
 /// Makes the images that are not in the cache yet, and returns the archives.

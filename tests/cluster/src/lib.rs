@@ -24,8 +24,10 @@ mod control_plane;
 mod csi;
 mod csi_objects;
 mod debian;
+mod definitions;
 mod disks;
 mod images;
+pub mod keda;
 mod kubelet;
 mod network;
 mod pki;
@@ -40,7 +42,7 @@ pub use containers::load;
 pub use csi::{DRIVER as CSI_DRIVER, faults_folder as csi_faults_folder};
 pub use images::TOOLS_IMAGE;
 pub use kubelet::{start as start_kubelet, stop as stop_kubelet};
-pub use programs::{ensure as ensure_programs, ensure_cargo_deny};
+pub use programs::{ensure as ensure_programs, ensure_cargo_deny, ensure_keda};
 pub use storage::CLASSES;
 
 /// Installs what is missing on this machine: Debian's packages and the programs built from Go.

@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use pvmigrate_testbed::{
-    Bed, down, ensure_cargo_deny, install, load, node, start_kubelet, status, stop_kubelet, up,
+    Bed, down, ensure_cargo_deny, ensure_keda, install, load, node, start_kubelet, status,
+    stop_kubelet, up,
 };
 
 /// A real Kubernetes cluster of two nodes on this machine.
@@ -21,7 +22,11 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Action {
     /// Installs packages and builds programs that are missing
-    Deps,
+    Deps {
+        /// Also those that only the tests that take long need
+        #[arg(long)]
+        long: bool,
+    },
     /// Boots the cluster, unless it runs, and prints KUBECONFIG=…
     Up,
     /// Ends the cluster and removes all that it left
@@ -51,9 +56,12 @@ fn main() -> ExitCode {
 fn act() -> Result<()> {
     let bed = Bed::from_env()?;
     match Arguments::parse().action {
-        Action::Deps => {
+        Action::Deps { long } => {
             install(&bed)?;
             ensure_cargo_deny(&bed)?;
+            if long {
+                ensure_keda(&bed)?;
+            }
         }
         Action::Up => {
             up(&bed)?;

@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,6 +15,9 @@ use crate::Bed;
 
 /// Every process of a test bed has this variable, with its state folder as value.
 const MARK: &str = "PVMIGRATE_TESTBED_OWNER";
+
+/// How much of a log an error quotes.
+const LOG_LINES: usize = 15;
 
 /// Starts a process that outlives this one. Its output goes to its log.
 pub fn start(bed: &Bed, name: &str, program: &Path, arguments: &[String]) -> Result<()> {
@@ -42,6 +45,9 @@ pub fn start(bed: &Bed, name: &str, program: &Path, arguments: &[String]) -> Res
             "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         )
         .env("HOME", &bed.state)
+        // Most are written in Go. Tests wait for the processor, never for memory: a sixth of an API
+        // server's time went into collecting garbage.
+        .env("GOGC", "400")
         .env(MARK, &bed.state)
         .current_dir(&bed.state)
         .process_group(0)
@@ -49,13 +55,47 @@ pub fn start(bed: &Bed, name: &str, program: &Path, arguments: &[String]) -> Res
         .stdout(output.try_clone()?)
         .stderr(output)
         .spawn()
-        .with_context(|| format!("starting {name} ({})", program.display()))?;
+        .with_context(|| format!("starting {name} ({})", program.display()))
+        .and_then(|mut child| await_program(name, &mut child))
+}
+
+/// Until the shell, and what it may run first, has become the program: before, the id is not
+/// written yet, or the process has no environment to know it by.
+fn await_program(name: &str, child: &mut Child) -> Result<()> {
+    let line = format!("/proc/{}/cmdline", child.id());
+    let before = |line: Vec<u8>| {
+        let program = line.split(|byte| *byte == 0).next().unwrap_or_default();
+        [b"".as_slice(), b"/bin/sh", b"/usr/bin/env"].contains(&program)
+    };
+    let limit = Instant::now() + Duration::from_secs(20);
+    while fs::read(&line).is_ok_and(before) {
+        if child.try_wait()?.is_some() {
+            // It ended at once. Whoever needs it finds out why.
+            return Ok(());
+        }
+        if Instant::now() > limit {
+            bail!("{name} has not begun 20 s after it was started");
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
     Ok(())
 }
 
 /// Whether the process of this name runs.
 pub fn is_alive(bed: &Bed, name: &str) -> bool {
     id(bed, name).is_some_and(|id| is_ours(bed, id))
+}
+
+/// Fails with the end of its log where the process of this name does not run.
+pub fn ensure_alive(bed: &Bed, name: &str) -> Result<()> {
+    if is_alive(bed, name) {
+        return Ok(());
+    }
+    let log = fs::read(bed.log(name)).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log);
+    let lines: Vec<&str> = log.lines().collect();
+    let last = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
+    bail!("{name} does not run any more; its log ends with:\n{last}")
 }
 
 /// When the process of this name was started last.
@@ -151,21 +191,33 @@ mod tests {
         }
     }
 
-    fn await_start(bed: &Bed, name: &str) {
-        let limit = Instant::now() + Duration::from_secs(10);
-        while !is_alive(bed, name) {
-            assert!(Instant::now() < limit, "{name} did not start");
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
-
     #[test]
     fn a_process_is_found_by_its_name_and_ended() {
         let bed = bed("named");
         start(&bed, "sleeper", "/bin/sleep".as_ref(), &["60".into()]).unwrap();
-        await_start(&bed, "sleeper");
+        assert!(is_alive(&bed, "sleeper"));
         stop(&bed, "sleeper").unwrap();
         assert!(!is_alive(&bed, "sleeper"));
+        fs::remove_dir_all(&bed.state).unwrap();
+    }
+
+    #[test]
+    fn a_process_that_has_ended_is_missed_with_the_end_of_its_log() {
+        let bed = bed("ended");
+        let arguments = ["-c", "seq 30; echo the reason >&2"].map(String::from);
+        start(&bed, "brief", "/bin/bash".as_ref(), &arguments).unwrap();
+        let limit = Instant::now() + Duration::from_secs(10);
+        let error = loop {
+            if let Err(error) = ensure_alive(&bed, "brief") {
+                break error.to_string();
+            }
+            assert!(Instant::now() < limit, "it never ended");
+        };
+        assert!(
+            error.starts_with("brief does not run any more; its log ends with:\n17\n18\n"),
+            "{error}"
+        );
+        assert!(error.ends_with("\n30\nthe reason"), "{error}");
         fs::remove_dir_all(&bed.state).unwrap();
     }
 
@@ -173,7 +225,7 @@ mod tests {
     fn a_process_whose_id_was_lost_is_found_by_its_mark() {
         let bed = bed("marked");
         start(&bed, "sleeper", "/bin/sleep".as_ref(), &["60".into()]).unwrap();
-        await_start(&bed, "sleeper");
+        assert!(is_alive(&bed, "sleeper"));
         let id = id(&bed, "sleeper").unwrap();
         fs::remove_file(id_file(&bed, "sleeper")).unwrap();
         sweep(&bed).unwrap();

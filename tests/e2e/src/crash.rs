@@ -23,4 +23,5 @@ mod workers;
 pub use application::Kind;
 pub use course::{Course, spread};
 pub use point::{Ending, Point, Strike};
+pub use release::Release;
 pub use workers::run_points;

@@ -8,10 +8,12 @@ use anyhow::{Result, ensure};
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration,
 };
-use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, ServiceAccount,
+    ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController, Secret,
+    ServiceAccount,
 };
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::serde::de::DeserializeOwned;
@@ -34,6 +36,11 @@ pub async fn none_of_the_run(release: &Release, cluster: &Cluster, namespace: &s
     left.extend(marked::<Pod>(client, namespace).await?);
     left.extend(marked::<StatefulSet>(client, namespace).await?);
     left.extend(marked::<Deployment>(client, namespace).await?);
+    left.extend(marked::<ReplicaSet>(client, namespace).await?);
+    left.extend(marked::<DaemonSet>(client, namespace).await?);
+    left.extend(marked::<ReplicationController>(client, namespace).await?);
+    left.extend(marked::<Job>(client, namespace).await?);
+    left.extend(marked::<CronJob>(client, namespace).await?);
     left.extend(marked::<ConfigMap>(client, namespace).await?);
     left.extend(marked::<Secret>(client, namespace).await?);
 
@@ -190,9 +197,17 @@ fn is_marked(object: &impl ResourceExt) -> bool {
     !marks(object).is_empty()
 }
 
+/// What users write stays as they wrote it.
 fn marks(object: &impl ResourceExt) -> BTreeMap<String, String> {
+    let of_users = [
+        names::FREEZE,
+        names::WAVE,
+        names::MIGRATE,
+        names::SIZE,
+        names::ACCESS_MODE,
+    ];
     let all = object.labels().iter().chain(object.annotations());
-    all.filter(|(key, _)| key.starts_with("pvmigrate.io/"))
+    all.filter(|(key, _)| key.starts_with("pvmigrate.io/") && !of_users.contains(&key.as_str()))
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect()
 }

@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod audit;
 mod cluster;
 mod commands;
 pub mod crash;
@@ -24,7 +25,11 @@ pub mod example;
 pub mod leftovers;
 mod local;
 mod objects;
+mod once;
+mod outside;
+mod policy;
 mod proxy;
+mod refusal;
 mod release;
 mod test;
 pub mod tree;
@@ -35,7 +40,11 @@ pub use cluster::{Cluster, IMAGE_VARIABLE, KUBECONFIG_VARIABLE, TOOLS_IMAGE_VARI
 pub use commands::Output;
 pub use local::{Local, program};
 pub use objects::{Mount, claim, deployment, mount, pod, stateful_set, stay};
+pub use once::{migrate, once};
+pub use outside::Outside;
+pub use policy::{create_policy, delete_policy};
 pub use proxy::{Hold, Proxy, When, Write};
+pub use refusal::Refusal;
 pub use release::{End, Release, WAIT};
 pub use test::{Test, run_test};
 pub use volumes::{Bound, bound, dispose, folder, released};

@@ -105,6 +105,11 @@ impl Proxy {
         lock(&self.state).writes.clone()
     }
 
+    /// How many requests of any kind came since then.
+    pub fn requests(&self) -> usize {
+        lock(&self.state).requests
+    }
+
     /// Writes a kubeconfig that leads here.
     pub fn write_kubeconfig(&self, path: &Path) -> Result<()> {
         let config = json!({

@@ -27,7 +27,7 @@ async fn ended_at_any_of_a_spread_of_writes_the_job_is_followed_by_one_that_ends
         points.extend(spread(&course.kills(), 8));
         run_points(&cluster, points, 4).await
     };
-    let group = async {
+    let set = async {
         let course = Course::run(&cluster, Kind::StatefulSet, Ending::Migrated).await?;
         run_points(&cluster, spread(&course.kills(), 4), 2).await
     };
@@ -36,8 +36,28 @@ async fn ended_at_any_of_a_spread_of_writes_the_job_is_followed_by_one_that_ends
         run_points(&cluster, spread(&course.kills(), 3), 3).await
     };
     // All of them, also when one fails.
-    let (plain, group, failing) = tokio::join!(plain, group, failing);
-    plain.and(group).and(failing)
+    let (plain, set, failing) = tokio::join!(plain, set, failing);
+    plain.and(set).and(failing)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes long: every point is a run, its abort, and the run again"]
+async fn aborted_at_any_of_a_spread_of_writes_everything_is_as_it_was_and_can_begin_again()
+-> Result<()> {
+    let _alone = ONE_TEST_AT_A_TIME.lock().await;
+    let cluster = Cluster::get().await?;
+    let plain = async {
+        let course = Course::run(&cluster, Kind::Deployment, Ending::Migrated).await?;
+        let mut points = spread(&course.aborts(), 8);
+        points.extend(spread(&course.double_aborts(), 3));
+        run_points(&cluster, points, 4).await
+    };
+    let set = async {
+        let course = Course::run(&cluster, Kind::StatefulSet, Ending::Migrated).await?;
+        run_points(&cluster, spread(&course.aborts(), 4), 2).await
+    };
+    let (plain, set) = tokio::join!(plain, set);
+    plain.and(set)
 }
 
 /// Plays the points that follow from one run.
@@ -56,7 +76,7 @@ async fn killed_at_any_write_of_one_claim() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes long: every write, before and after"]
-async fn killed_at_any_write_of_a_group_of_two_claims() -> Result<()> {
+async fn killed_at_any_write_of_a_set_of_two_claims() -> Result<()> {
     all(Kind::StatefulSet, Ending::Migrated, Course::kills).await
 }
 
@@ -74,7 +94,7 @@ async fn killed_at_any_write_of_a_migration_that_fails_with_its_claim_gone() -> 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes long: every write, before and after"]
-async fn killed_at_any_write_of_a_group_that_fails_with_its_claims_gone() -> Result<()> {
+async fn killed_at_any_write_of_a_set_that_fails_with_its_claims_gone() -> Result<()> {
     all(Kind::StatefulSet, Ending::FailedLate, Course::kills).await
 }
 
@@ -96,6 +116,18 @@ async fn killed_and_killed_again_where_the_migration_fails() -> Result<()> {
 #[ignore = "takes long: every write"]
 async fn told_to_end_at_any_write() -> Result<()> {
     all(Kind::Deployment, Ending::Migrated, Course::terminations).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes long: every write, before and after, and the run again"]
+async fn aborted_at_any_write_of_a_set_of_two_claims() -> Result<()> {
+    all(Kind::StatefulSet, Ending::Migrated, Course::aborts).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes long: every write, and the run again"]
+async fn aborted_at_any_write_with_the_abort_killed_too() -> Result<()> {
+    all(Kind::Deployment, Ending::Migrated, Course::double_aborts).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

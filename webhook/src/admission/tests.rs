@@ -146,11 +146,22 @@ async fn a_body_may_have_seven_mebibytes_and_no_more() {
         (code, json(&body)["response"]["allowed"].clone()),
         (200, json!(false))
     );
-    assert_eq!(
-        ask(synced(), "POST", "/fence/1", padded(BODY_LIMIT + 1))
-            .await
-            .0,
-        413
+    for length in [BODY_LIMIT + 1, 8 * 1024 * 1024] {
+        let code = ask(synced(), "POST", "/fence/1", padded(length)).await.0;
+        assert_eq!(code, 413, "{length}");
+    }
+}
+
+#[tokio::test]
+async fn a_review_that_a_rule_cannot_read_is_an_error() {
+    let garbled =
+        POD_GENERATED_NAME.replacen("\"volumes\": [", "\"volumes\": \"none\", \"v\": [", 1);
+    let (code, body) = ask(synced(), "POST", "/fence/1", garbled).await;
+    let message = json(&body)["message"].as_str().unwrap().to_string();
+    assert_eq!(code, 400);
+    assert!(
+        message.starts_with("pvmigrate: the review's object cannot be read: invalid type"),
+        "{message}"
     );
 }
 

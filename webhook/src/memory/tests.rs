@@ -31,7 +31,7 @@ fn apply(memory: &mut Memory, record: Option<&str>) {
 }
 
 fn count(memory: &Memory) -> usize {
-    memory.fenced().count()
+    memory.fences().len()
 }
 
 #[test]

@@ -1,173 +1,189 @@
+mod around;
+mod claims;
+mod pods;
+mod volumes;
+mod workloads;
+
+use pvmigrate_record::record::Record;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::samples::{
-    CLAIM, CLAIM_GENERATED_NAME, DEPLOYMENT_LABELLED, DEPLOYMENT_UP, POD_EPHEMERAL_VOLUME,
-    POD_GENERATED_NAME, REPLICASET_UP, STATEFULSET_SCALE_DOWN, STATEFULSET_SCALE_UP, changed,
-    fenced, request,
-};
+use crate::samples::{changed, fenced, fences, request};
 
 fn verdict(request: &Request, record: &Record) -> Option<String> {
-    refuse(request, [record].into_iter())
+    judge(request, &fences(std::slice::from_ref(record))).unwrap()
+}
+
+/// The verdict about a review as it was sent.
+fn about(review: &str, record: &Record) -> Option<String> {
+    verdict(&request(review), record)
+}
+
+/// What a refusal begins and ends with, where the claim is `fixtures/data`.
+#[expect(clippy::unnecessary_wraps, reason = "compared with verdicts")]
+fn migrating(rule: &str) -> Option<String> {
+    Some(format!(
+        "pvmigrate is migrating claim fixtures/data to StorageClass b (run abc, Frozen): {rule} \
+         until that is done; {FOLLOW}"
+    ))
+}
+
+const FOLLOW: &str = "follow it with: kubectl -n ops get configmap pvmigrate-abc \
+                      -o jsonpath='{.data.status}'";
+const GIVE_UP: &str = "; give it up with: helm -n ops uninstall pvmigrate";
+
+fn migrating_or_given_up(rule: &str) -> Option<String> {
+    migrating(rule).map(|sentence| sentence + GIVE_UP)
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "compared with verdicts")]
+fn stops(workload: &str, rule: &str) -> Option<String> {
+    Some(format!(
+        "pvmigrate stops {workload} while it migrates claim fixtures/data to StorageClass b \
+         (run abc, Frozen): {rule}; {FOLLOW}"
+    ))
 }
 
 #[test]
-fn a_pod_may_not_mount_a_fenced_claim_and_reads_why() {
-    let record = fenced("data", &[]);
-    assert_eq!(
-        verdict(&request(POD_GENERATED_NAME), &record).unwrap(),
-        "pvmigrate is migrating claim fixtures/data to StorageClass b (run abc, Frozen): no pod may \
-         mount it until that is done; follow it with: kubectl -n ops get configmap pvmigrate-abc \
-         -o jsonpath='{.data.status}'"
-    );
-}
-
-#[test]
-fn what_is_refused_and_what_passes() {
-    // The review, the fenced claim, the stopped workload, and whether it is refused.
-    let table = [
-        (POD_GENERATED_NAME, "data", "Deployment/web", true),
-        (POD_GENERATED_NAME, "dat", "Deployment/web", false),
-        (POD_GENERATED_NAME, "config", "Deployment/web", false),
-        (POD_EPHEMERAL_VOLUME, "scratch-tmp", "Deployment/web", true),
-        (POD_EPHEMERAL_VOLUME, "scratch", "Deployment/web", false),
-        (POD_EPHEMERAL_VOLUME, "tmp", "Deployment/web", false),
-        (CLAIM, "data", "Deployment/web", true),
-        (CLAIM, "data-bd69b", "Deployment/web", false),
-        (CLAIM_GENERATED_NAME, "data-bd69b", "Deployment/web", true),
-        (CLAIM_GENERATED_NAME, "data-", "Deployment/web", false),
-        (DEPLOYMENT_UP, "data", "Deployment/web", true),
-        (DEPLOYMENT_UP, "data", "StatefulSet/web", false),
-        (DEPLOYMENT_UP, "data", "Deployment/web2", false),
-        (DEPLOYMENT_LABELLED, "data", "Deployment/web", false),
-        (REPLICASET_UP, "data", "ReplicaSet/web-79fffdbf8f", true),
-        (REPLICASET_UP, "data", "Deployment/web", false),
-        (STATEFULSET_SCALE_UP, "data", "StatefulSet/db", true),
-        (STATEFULSET_SCALE_UP, "data", "Deployment/db", false),
-        (STATEFULSET_SCALE_DOWN, "data", "StatefulSet/db", false),
+fn of_other_namespaces_nothing_is_meant() {
+    let workloads = [
+        "Deployment/web",
+        "StatefulSet/db",
+        "Deployment/frozen",
+        "StatefulSet/frozen",
+        "CronJob/frozen",
+        "Job/frozen",
+        "Widget/frozen",
     ];
-    for (review, claim, workload, refused) in table {
-        let request = request(review);
-        let verdict = verdict(&request, &fenced(claim, &[workload]));
-        let resource = &request.resource.resource;
-        assert_eq!(
-            verdict.is_some(),
-            refused,
-            "{resource} with {claim}, {workload}: {verdict:?}"
-        );
-    }
-}
-
-#[test]
-fn another_namespace_is_not_meant() {
-    for review in [
-        POD_GENERATED_NAME,
-        POD_EPHEMERAL_VOLUME,
-        CLAIM,
-        DEPLOYMENT_UP,
-        STATEFULSET_SCALE_UP,
-    ] {
-        let elsewhere = changed(review, |request| request["namespace"] = json!("elsewhere"));
-        for claim in ["data", "scratch-tmp"] {
-            let record = fenced(claim, &["Deployment/web", "StatefulSet/db"]);
-            assert_eq!(verdict(&elsewhere, &record), None);
+    let record = fenced("data", &workloads);
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/samples");
+    let mut refused = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let file = file.unwrap().file_name().into_string().unwrap();
+        let review = file.trim_end_matches(".json");
+        if review.starts_with("volume-") || review == "claim-volume-name" {
+            continue;
         }
+        refused += usize::from(about(review, &record).is_some());
+        let elsewhere = changed(review, |request| {
+            request["namespace"] = json!("elsewhere");
+            if review == "namespace-delete" {
+                request["name"] = json!("elsewhere");
+                request["oldObject"]["metadata"]["name"] = json!("elsewhere");
+            }
+        });
+        assert_eq!(verdict(&elsewhere, &record), None, "{review}");
     }
+    assert!(refused > 25, "{refused}");
 }
 
 #[test]
 fn names_are_read_from_the_objects_where_the_request_has_none() {
     let nameless = |request: &mut Value| request["name"] = json!("");
     let record = fenced("data-bd69b", &["StatefulSet/db"]);
-    assert!(verdict(&changed(CLAIM_GENERATED_NAME, nameless), &record).is_some());
-    assert!(verdict(&changed(STATEFULSET_SCALE_UP, nameless), &record).is_some());
+    assert!(verdict(&changed("claim-generated-name", nameless), &record).is_some());
+    assert!(verdict(&changed("statefulset-scale-up", nameless), &record).is_some());
     let record = fenced("scratch-tmp", &[]);
-    assert!(verdict(&changed(POD_EPHEMERAL_VOLUME, nameless), &record).is_some());
+    assert!(verdict(&changed("pod-ephemeral-volume", nameless), &record).is_some());
+    let record = fenced("data", &[]);
+    assert!(verdict(&changed("claim-delete", nameless), &record).is_some());
+    assert!(verdict(&changed("volume-delete", nameless), &record).is_some());
+    assert!(verdict(&changed("namespace-delete", nameless), &record).is_some());
 }
 
 #[test]
-fn the_old_object_names_a_workload_as_well() {
-    let request = changed(STATEFULSET_SCALE_UP, |request| {
-        request["name"] = json!("");
-        request["object"]["metadata"]["name"] = json!("other");
-    });
-    assert!(verdict(&request, &fenced("data", &["StatefulSet/db"])).is_some());
-}
-
-#[test]
-fn absent_replicas_are_one_in_a_workload_and_zero_in_a_scale() {
-    // Workload or Scale, replicas before and after, and whether it is refused.
-    let table = [
-        (DEPLOYMENT_UP, Some(0), None, true),
-        (DEPLOYMENT_UP, Some(1), None, false),
-        (DEPLOYMENT_UP, None, Some(1), false),
-        (DEPLOYMENT_UP, None, Some(2), true),
-        (STATEFULSET_SCALE_UP, None, Some(1), true),
-        (STATEFULSET_SCALE_UP, Some(1), None, false),
-        (STATEFULSET_SCALE_UP, Some(1), Some(1), false),
-        (STATEFULSET_SCALE_UP, Some(3), Some(2), false),
-    ];
-    let record = fenced("data", &["Deployment/web", "StatefulSet/db"]);
-    for (review, before, after, refused) in table {
+fn what_nobody_needs_to_be_asked_about_passes() {
+    let record = fenced("data", &["Deployment/web", "Pod/web", "StatefulSet/db"]);
+    for (review, subresource, operation) in [
+        ("pod-generated-name", "status", "UPDATE"),
+        ("pod-generated-name", "ephemeralcontainers", "UPDATE"),
+        ("pod-generated-name", "eviction", "CREATE"),
+        ("pod-generated-name", "exec", "CONNECT"),
+        ("pod-generated-name", "binding", "CREATE"),
+        ("pod-generated-name", "", "DELETE"),
+        ("pod-generated-name", "", "UPDATE"),
+        ("claim-unmarked", "finalize", "UPDATE"),
+        ("volume-unlabelled", "proxy", "UPDATE"),
+        ("namespace-delete", "", "UPDATE"),
+        ("namespace-delete", "finalize", "UPDATE"),
+        ("storageclass-delete", "", "UPDATE"),
+        ("snapshot-create", "", "DELETE"),
+    ] {
         let request = changed(review, |request| {
-            request["oldObject"]["spec"]["replicas"] = json!(before);
-            request["object"]["spec"]["replicas"] = json!(after);
+            request["subResource"] = json!(subresource);
+            request["operation"] = json!(operation);
         });
         let verdict = verdict(&request, &record);
-        assert_eq!(
-            verdict.is_some(),
-            refused,
-            "{before:?} → {after:?}: {verdict:?}"
-        );
+        assert_eq!(verdict, None, "{review} {subresource} {operation}");
     }
 }
 
 #[test]
-fn a_scale_up_names_the_workload_and_its_claim() {
-    let record = fenced("data", &["Deployment/other", "StatefulSet/db"]);
-    let sentence = verdict(&request(STATEFULSET_SCALE_UP), &record).unwrap();
-    assert!(
-        sentence.starts_with(
-            "pvmigrate stops StatefulSet fixtures/db while it migrates claim fixtures/data"
+fn without_a_record_nothing_is_refused() {
+    let verdict = judge(&request("pod-generated-name"), &Fences::default());
+    assert_eq!(verdict.unwrap(), None);
+}
+
+type Change = fn(&mut Value);
+
+#[test]
+fn what_cannot_be_read_is_an_error_and_never_passes() {
+    let record = fenced(
+        "data",
+        &["Deployment/frozen", "Deployment/web", "Widget/frozen"],
+    );
+    let fences = fences(&[record]);
+    let table: [(&str, Change, &str); 9] = [
+        (
+            "pod-generated-name",
+            |r| r["object"] = json!(null),
+            "the review has no object",
         ),
-        "{sentence}"
-    );
-}
-
-#[test]
-fn a_probe_is_refused_like_any_other_pod() {
-    let probe = changed(POD_GENERATED_NAME, |request| {
-        request["object"]["metadata"]["labels"] = json!({"pvmigrate.io/probe": "webhook"});
-        request["dryRun"] = json!(true);
-        request["userInfo"]["username"] = json!("system:serviceaccount:ops:pvmigrate");
-    });
-    assert!(verdict(&probe, &fenced("data", &[])).is_some());
-}
-
-#[test]
-fn deleting_and_unknown_kinds_pass() {
-    let record = fenced("data", &["Deployment/web", "StatefulSet/db"]);
-    let delete = |request: &mut Value| {
-        request["operation"] = json!("DELETE");
-        request["oldObject"] = request["object"].take();
-    };
-    for review in [POD_GENERATED_NAME, CLAIM, DEPLOYMENT_UP] {
-        assert_eq!(verdict(&changed(review, delete), &record), None);
+        (
+            "pod-generated-name",
+            |r| r["object"]["spec"]["volumes"] = json!("data"),
+            "the review's object cannot be read: ",
+        ),
+        (
+            "claim",
+            |r| r["object"]["spec"] = json!(7),
+            "the review's object cannot be read: ",
+        ),
+        (
+            "claim-resized",
+            |r| r["oldObject"] = json!(null),
+            "the review has no oldObject",
+        ),
+        (
+            "volume-policy",
+            |r| r["oldObject"] = json!(null),
+            "the review has no oldObject",
+        ),
+        (
+            "widget-up",
+            |r| r["object"]["spec"]["replicas"] = json!("many"),
+            "the review's object cannot be read: ",
+        ),
+        (
+            "deployment-up",
+            |r| r["oldObject"] = json!(null),
+            "the review has no oldObject",
+        ),
+        (
+            "statefulset-delete-collection",
+            |r| r["oldObject"] = json!(null),
+            "the review has no name",
+        ),
+        (
+            "snapshot-create",
+            |r| r["object"]["spec"]["source"] = json!(null),
+            "the review's object cannot be read: ",
+        ),
+    ];
+    for (review, change, why) in table {
+        let error = judge(&changed(review, change), &fences)
+            .unwrap_err()
+            .to_string();
+        assert!(error.starts_with(why), "{review}: {error}");
     }
-    let foreign = changed(DEPLOYMENT_UP, |request| {
-        request["resource"]["group"] = json!("example.org");
-    });
-    assert_eq!(verdict(&foreign, &record), None);
-    let status = changed(POD_GENERATED_NAME, |request| {
-        request["subResource"] = json!("status");
-    });
-    assert_eq!(verdict(&status, &record), None);
-}
-
-#[test]
-fn nothing_is_refused_without_a_record() {
-    assert_eq!(
-        refuse(&request(POD_GENERATED_NAME), std::iter::empty()),
-        None
-    );
 }

@@ -1,5 +1,6 @@
 use axum::routing::get;
 use jiff::Timestamp;
+use kube::runtime::watcher::Event;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -11,12 +12,21 @@ use tokio_rustls::rustls::{ClientConfig, ProtocolVersion, RootCertStore, version
 use tokio_rustls::{TlsConnector, rustls};
 
 use super::*;
+use crate::admission;
 use crate::authority::Authority;
+use crate::memory::Memory;
+use crate::rotation::{Lives, Ring};
+use crate::samples::{DEPLOYMENT_LABELLED, POD_GENERATED_NAME, fenced, release, volume};
 use crate::tls::{self, Current};
 
 const NAME: &str = "hook.ops.svc";
+const LIVES: Lives = Lives {
+    authority: Duration::from_secs(3600),
+    leaf: Duration::from_secs(3600),
+    settle: Duration::from_secs(600),
+};
 
-/// A server of one page on loopback, and what its clients need.
+/// A server on loopback, and what its clients need.
 struct Served {
     address: SocketAddr,
     authority: Authority,
@@ -26,19 +36,24 @@ struct Served {
 }
 
 impl Served {
+    /// Of one page that takes its time.
     async fn start() -> Self {
-        let authority = Authority::create("ca", Timestamp::now()).unwrap();
-        let (renewed, current) = watch::channel(issue(&authority));
-        let listener = bind(Some((Ipv4Addr::LOCALHOST, 0).into())).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let shutdown = CancellationToken::new();
-        let router = Router::new().route(
+        Self::of(Router::new().route(
             "/slow",
             get(async || {
                 sleep(Duration::from_secs(4)).await;
                 "at last"
             }),
-        );
+        ))
+        .await
+    }
+
+    async fn of(router: Router) -> Self {
+        let authority = Authority::create("ca", LIVES.authority, Timestamp::now()).unwrap();
+        let (renewed, current) = watch::channel(issue(&authority));
+        let listener = bind(Some((Ipv4Addr::LOCALHOST, 0).into())).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
         let tls = tls::server_config(current).unwrap();
         let task = tokio::spawn(serve(listener, tls, router, shutdown.clone()));
         Self {
@@ -73,11 +88,25 @@ impl Served {
 }
 
 fn issue(authority: &Authority) -> Current {
-    Current::issue(authority, &[NAME.into()], Timestamp::now()).unwrap()
+    Current::issue(
+        &Ring::alone(authority.clone()),
+        &LIVES,
+        &[NAME.into()],
+        Timestamp::now(),
+    )
+    .unwrap()
 }
 
 async fn get_slow(stream: &mut TlsStream<TcpStream>) -> String {
-    let request = format!("GET /slow HTTP/1.1\r\nhost: {NAME}\r\nconnection: close\r\n\r\n");
+    ask(stream, "GET", "/slow", "").await
+}
+
+/// The whole answer, as it comes.
+async fn ask(stream: &mut TlsStream<TcpStream>, method: &str, path: &str, body: &str) -> String {
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {NAME}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
@@ -106,7 +135,7 @@ async fn tls_1_3_is_spoken_and_nothing_older() {
 #[tokio::test]
 async fn a_renewed_certificate_counts_from_the_next_connection_on() {
     let served = Served::start().await;
-    let next = Authority::create("ca", Timestamp::now()).unwrap();
+    let next = Authority::create("ca", LIVES.authority, Timestamp::now()).unwrap();
     assert!(served.connect(&next, &[&version::TLS13]).await.is_err());
     served.renewed.send_replace(issue(&next));
     assert!(served.connect(&next, &[&version::TLS13]).await.is_ok());
@@ -130,4 +159,46 @@ async fn a_shutdown_lets_requests_finish_and_ends() {
     served.task.await.unwrap();
     assert!(start.elapsed() < LAME_DUCK + DRAIN);
     drop(idle);
+}
+
+/// What an API server meets whose configuration is newer than what this replica has seen: whatever
+/// it asks about, the answer is no verdict, which `failurePolicy: Fail` makes a refusal.
+#[tokio::test]
+async fn a_webhook_that_is_behind_answers_with_an_error_until_it_has_caught_up() {
+    let claim = |generation| {
+        let mut record = fenced("data", &[]);
+        record.fence.generation = generation;
+        volume("pv-1", Some(&record.to_json()))
+    };
+    let mut memory = Memory::new(release());
+    for event in [Event::Init, Event::InitApply(claim(1)), Event::InitDone] {
+        memory.take(event);
+    }
+    let (known, memory) = watch::channel(memory);
+    let router = admission::router(memory, CancellationToken::new());
+    let served = Served::of(router).await;
+    let post = async |generation: u64, review| {
+        let path = format!("/fence/{generation}");
+        let authority = &served.authority;
+        let mut stream = served.connect(authority, &[&version::TLS13]).await.unwrap();
+        ask(&mut stream, "POST", &path, review).await
+    };
+    let behind = "pvmigrate: the webhook has seen the fence's generation 1, and is asked about 2";
+    for review in [POD_GENERATED_NAME, DEPLOYMENT_LABELLED] {
+        let answer = post(2, review).await;
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert!(answer.contains(behind), "{answer}");
+        assert!(!answer.contains("allowed"), "{answer}");
+    }
+    known.send_modify(|memory| memory.take(Event::Apply(claim(2))));
+    let refused = post(2, POD_GENERATED_NAME).await;
+    assert!(refused.starts_with("HTTP/1.1 200 "), "{refused}");
+    assert!(refused.contains("\"allowed\":false"), "{refused}");
+    let allowed = post(2, DEPLOYMENT_LABELLED).await;
+    assert!(allowed.contains("\"allowed\":true"), "{allowed}");
+    // A configuration that is older than what was seen is answered too.
+    assert_eq!(
+        post(1, POD_GENERATED_NAME).await.lines().next(),
+        refused.lines().next()
+    );
 }

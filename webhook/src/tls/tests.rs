@@ -6,6 +6,14 @@ use tokio_rustls::rustls::{CertificateError, RootCertStore};
 
 use super::*;
 
+mod rotation;
+
+const LIVES: Lives = Lives {
+    authority: Duration::from_secs(3600),
+    leaf: Duration::from_secs(900),
+    settle: Duration::from_secs(600),
+};
+
 fn verify(authority: &Authority, current: &Current, name: &str) -> Result<(), rustls::Error> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority.certificate.as_bytes()).unwrap())?;
@@ -30,8 +38,8 @@ fn a_client_that_knows_the_ca_accepts_the_certificate_for_the_service_only() {
         "hook.ops.svc.cluster.local".into(),
     ];
     let now = Timestamp::now();
-    let authority = Authority::create("ca", now).unwrap();
-    let current = Current::issue(&authority, &names, now).unwrap();
+    let authority = Authority::create("ca", LIVES.authority, now).unwrap();
+    let current = Current::issue(&Ring::alone(authority.clone()), &LIVES, &names, now).unwrap();
     for name in &names {
         verify(&authority, &current, name).unwrap();
     }
@@ -41,7 +49,7 @@ fn a_client_that_knows_the_ca_accepts_the_certificate_for_the_service_only() {
             CertificateError::NotValidForNameContext { .. }
         ))
     ));
-    let other = Authority::create("ca", now).unwrap();
+    let other = Authority::create("ca", LIVES.authority, now).unwrap();
     assert!(verify(&other, &current, &names[0]).is_err());
 }
 
@@ -53,7 +61,24 @@ fn the_longest_names_that_kubernetes_allows_fit() {
         "n".repeat(63)
     )];
     let now = Timestamp::now();
-    let authority = Authority::create(&"c".repeat(63), now).unwrap();
-    let current = Current::issue(&authority, &names, now).unwrap();
+    let authority = Authority::create(&"c".repeat(63), LIVES.authority, now).unwrap();
+    let current = Current::issue(&Ring::alone(authority.clone()), &LIVES, &names, now).unwrap();
     verify(&authority, &current, &names[0]).unwrap();
+}
+
+#[test]
+fn a_certificate_is_due_by_its_age_and_by_its_issuer() {
+    let now = Timestamp::now();
+    let made = |at| Authority::create("ca", LIVES.authority, at).unwrap();
+    let alone = Ring::alone(made(now));
+    let current = Current::issue(&alone, &LIVES, &["a".into()], now).unwrap();
+    let due = |ring, seconds| {
+        let later = now + Duration::from_secs(seconds);
+        current.is_due(ring, &LIVES, later)
+    };
+    assert!(!due(&alone, 599));
+    assert!(due(&alone, 600), "two thirds of its life");
+    let both = alone.begun(made(now - Duration::from_secs(300)));
+    assert!(!due(&both, 200));
+    assert!(due(&both, 301), "the next CA has settled");
 }

@@ -7,13 +7,30 @@
 - {name: PVMIGRATE_SOURCE_SC, value: {{ $source | quote }}}
 - {name: PVMIGRATE_DEST_SC, value: {{ $dest | quote }}}
 - {name: PVMIGRATE_NAMESPACES, value: {{ join "," .Values.namespaces | quote }}}
+- {name: PVMIGRATE_SELECTOR, value: {{ .Values.selector | quote }}}
+- {name: PVMIGRATE_CLAIMS, value: {{ join "," .Values.claims | quote }}}
+- {name: PVMIGRATE_EXCLUDE_CLAIMS, value: {{ join "," .Values.excludeClaims | quote }}}
+- {name: PVMIGRATE_INCLUDE_UNCLASSED, value: {{ .Values.includeUnclassed | quote }}}
 - {name: PVMIGRATE_RUN_TOKEN, value: {{ include "pvmigrate.text" .Values.runToken | quote }}}
 - {name: PVMIGRATE_SOURCE_VOLUMES, value: {{ .Values.sourceVolumes }}}
+- {name: PVMIGRATE_SIZES, value: {{ include "pvmigrate.sizes" .Values.sizes | quote }}}
+- {name: PVMIGRATE_SET_DEFAULT, value: {{ .Values.setDefault | quote }}}
+- {name: PVMIGRATE_SKIP_SOURCE_CHECK, value: {{ .Values.skipSourceCheck | quote }}}
+- {name: PVMIGRATE_PREFLIGHT_ONLY, value: {{ .Values.preflightOnly | quote }}}
+- {name: PVMIGRATE_SKIP_PREFLIGHT, value: {{ .Values.skipPreflight | quote }}}
+- {name: PVMIGRATE_WARM, value: {{ .Values.warm | quote }}}
 - {name: PVMIGRATE_RETRY_FAILED, value: {{ .Values.retryFailed | quote }}}
+- {name: PVMIGRATE_FREEZE, value: {{ .Values.freeze }}}
+- {name: PVMIGRATE_BARE_PODS, value: {{ .Values.barePods }}}
+- {name: PVMIGRATE_JOBS, value: {{ .Values.jobs }}}
+- {name: PVMIGRATE_STATEFUL_SET_TEMPLATES, value: {{ .Values.statefulSetTemplates }}}
+- {name: PVMIGRATE_PARALLELISM_GROUPS, value: {{ int64 .Values.parallelism.groups | quote }}}
+- {name: PVMIGRATE_PARALLELISM_PER_NODE, value: {{ int64 .Values.parallelism.perNode | quote }}}
+- {name: PVMIGRATE_PARALLELISM_STOPPED_PER_NODE, value: {{ int64 .Values.parallelism.stoppedPerNode | quote }}}
+- {name: PVMIGRATE_HOLD_IGNORE_BUDGETS, value: {{ .Values.hold.ignoreBudgets | quote }}}
 - {name: PVMIGRATE_LOG, value: {{ .Values.log | quote }}}
 - {name: PVMIGRATE_RELEASE, value: {{ .Release.Name | quote }}}
 - {name: PVMIGRATE_RELEASE_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
-- {name: PVMIGRATE_JOB, valueFrom: {fieldRef: {fieldPath: "metadata.labels['batch.kubernetes.io/job-name']"}}}
 - {name: PVMIGRATE_POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
 - {name: PVMIGRATE_IMAGE, value: {{ include "pvmigrate.image" . | quote }}}
 - {name: PVMIGRATE_IMAGE_PULL_POLICY, value: {{ .Values.image.pullPolicy }}}
@@ -33,6 +50,18 @@
 {{- with .Values.mover.resources }}
 - {name: PVMIGRATE_MOVER_RESOURCES, value: {{ toJson . | quote }}}
 {{- end }}
+{{- with .Values.mover.priorityClassName }}
+- {name: PVMIGRATE_MOVER_PRIORITY_CLASS_NAME, value: {{ . | quote }}}
+{{- end }}
+{{- with .Values.mover.tolerations }}
+- {name: PVMIGRATE_MOVER_TOLERATIONS, value: {{ toJson . | quote }}}
+{{- end }}
+{{- with .Values.mover.labels }}
+- {name: PVMIGRATE_MOVER_LABELS, value: {{ toJson . | quote }}}
+{{- end }}
+{{- with .Values.mover.annotations }}
+- {name: PVMIGRATE_MOVER_ANNOTATIONS, value: {{ toJson . | quote }}}
+{{- end }}
 {{- with .Values.mover.extraCapabilities }}
 - {name: PVMIGRATE_MOVER_EXTRA_CAPABILITIES, value: {{ join "," . | quote }}}
 {{- end }}
@@ -49,6 +78,10 @@
 {{/* A number in a values file is a float to Helm: 20260131 must not become 2.0260131e+07. */}}
 {{- define "pvmigrate.text" -}}
 {{- if kindIs "string" . }}{{ . }}{{ else }}{{ int64 . }}{{ end }}
+{{- end }}
+
+{{- define "pvmigrate.sizes" -}}
+{{- range $i, $claim := keys . | sortAlpha }}{{ if $i }},{{ end }}{{ $claim }}={{ include "pvmigrate.text" (get $ $claim) }}{{ end }}
 {{- end }}
 
 {{- define "pvmigrate.imagePullSecrets" -}}

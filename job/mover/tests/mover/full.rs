@@ -67,6 +67,28 @@ fn a_destination_with_too_few_inodes_is_refused_before_the_first_one() {
 }
 
 #[test]
+fn a_smaller_destination_keeps_a_twentieth_free_until_nothing_writes_any_more() {
+    let (source, destination) = (
+        Volume::with_size(Kind::Ext4, "100M"),
+        Volume::with_size(Kind::Tmpfs, "20M"),
+    );
+    source.run("head -c 20400000 /dev/urandom > a");
+    let fresh = || Mover::new(&source.view, &destination.path, Options::default());
+    let why = fresh().check().unwrap_err().to_string();
+    let words = "of which 1048576 (5 %) have to stay free because it is smaller than the source";
+    assert!(why.contains(words), "{why}");
+    let report = fresh().pass(What::Warm, &mut |_, _| {});
+    assert!(reasons(&report, ".").contains(words), "{report:#?}");
+    assert_eq!(report.totals.bytes, 0);
+    assert_ok(&fresh().pass(What::Final, &mut |_, _| {}));
+
+    let alike = Volume::with_size(Kind::Tmpfs, "97M");
+    source.run("fallocate -l 60M b");
+    let room = Mover::new(&source.view, &alike.path, Options::default());
+    room.check().unwrap();
+}
+
+#[test]
 fn what_the_destination_has_already_needs_no_room() {
     let (source, destination) = (
         Volume::new(Kind::Ext4),

@@ -89,7 +89,7 @@ impl Mover {
     fn next_pass(&self) -> PassReport {
         loop {
             match self.next() {
-                Report::Progress { .. } => {}
+                Report::Progress { .. } | Report::Taken { .. } => {}
                 Report::Pass(report) => return *report,
                 Report::Ready { .. } => panic!("ready twice"),
             }
@@ -137,6 +137,10 @@ fn orders_for_this_pod_are_carried_out_once_and_echoed() {
     assert_eq!(mover.destination.run("ls"), "", "another pod's order");
 
     let order = mover.order("me", 3, What::Warm);
+    let taken = Report::Taken {
+        order: order.clone(),
+    };
+    assert_eq!(mover.next(), taken);
     for report in mover.warm_passes() {
         assert_ok(&report);
         assert_eq!(report.order.as_ref(), Some(&order));

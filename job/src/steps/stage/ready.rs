@@ -1,25 +1,19 @@
 //! A mover stands ready: it runs, and has found that it can work with both volumes. One that could
 //! not would be noticed only after its application was stopped for it.
 
-use std::time::Duration;
-
+use futures::StreamExt;
+use futures::io::AsyncBufReadExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{Api, LogParams};
 use pvmigrate_record::order::Report;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, timeout};
 
 use crate::causes;
-use crate::pods::has_ended;
+use crate::mover::orders::{BETWEEN_TRIES, WITHOUT_A_LOG, deleted, wait_over};
 use crate::run::Run;
 use crate::stop::Stop;
 use crate::wait::{SAY_EVERY, Seen, wait_for};
-
-const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
-/// For how long a log that cannot be read may be a passing thing.
-const WITHOUT_A_LOG: Duration = Duration::from_secs(15);
-/// A mover says that it is ready before anything else, but for what libraries have to say.
-const BEGINNING: i64 = 64 << 10;
 
 pub async fn stands_ready(run: &Run, pods: &Api<Pod>, mover: &Pod) -> Result<(), Stop> {
     let name = mover.name_any();
@@ -43,27 +37,28 @@ pub async fn stands_ready(run: &Run, pods: &Api<Pod>, mover: &Pod) -> Result<(),
         }
     })
     .await?;
-    let params = LogParams {
-        limit_bytes: Some(BEGINNING),
-        ..LogParams::default()
-    };
+    let uid = mover.uid().unwrap_or_default();
     let started = Instant::now();
-    let mut said = started;
     loop {
-        let missing = match pods.logs(&name, &params).await {
-            Ok(log) if says_ready(&log) => return Ok(()),
-            Ok(_) => "it has not said so".to_string(),
+        let missing = match timeout(SAY_EVERY, says_ready(pods, &name)).await {
+            Ok(Ok(true)) => return Ok(()),
+            Ok(Ok(false)) => "its log ended before it said so".to_string(),
             // It runs, and its report comes by another way too.
-            Err(error) if started.elapsed() > WITHOUT_A_LOG => {
+            Ok(Err(error)) if started.elapsed() > WITHOUT_A_LOG => {
                 tracing::warn!(mover = name, %error, "its log cannot be read; it runs, so it is taken for ready");
                 return Ok(());
             }
-            Err(error) => format!("its log cannot be read: {error}"),
+            Ok(Err(error)) => format!("its log cannot be read: {error}"),
+            Err(_) => {
+                let seconds = started.elapsed().as_secs();
+                tracing::info!(waiting_for = %format!("mover {name} to be ready"), seconds, "still waiting");
+                "it has not said so".into()
+            }
         };
-        match run.cluster.get(pods, &name).await? {
-            None => return Err(Stop::Refused(deleted(&name))),
-            Some(pod) if has_ended(&pod) => return Err(Stop::Refused(causes::of_pod(&pod))),
-            Some(_) => {}
+        // It has ended, or only the connection to its log.
+        if let Ok(over) = timeout(BETWEEN_TRIES, wait_over(run, pods, &name, &uid)).await {
+            let why = over?.map_or_else(|| deleted(&name), |pod| causes::of_pod(&pod));
+            return Err(Stop::Refused(why));
         }
         if started.elapsed() > limit {
             return Err(Stop::Refused(format!(
@@ -71,22 +66,27 @@ pub async fn stands_ready(run: &Run, pods: &Api<Pod>, mover: &Pod) -> Result<(),
                 limit.as_secs()
             )));
         }
-        if said.elapsed() > SAY_EVERY {
-            said = Instant::now();
-            let seconds = started.elapsed().as_secs();
-            tracing::info!(waiting_for = %format!("mover {name} to be ready"), %missing, seconds, "still waiting");
-        }
-        sleep(BETWEEN_LOOKS).await;
     }
 }
 
-fn says_ready(log: &str) -> bool {
-    log.lines()
-        .any(|line| matches!(serde_json::from_str(line), Ok(Report::Ready { .. })))
+/// Follows a mover's log until it says that it is ready; not if the log ends before that. What else
+/// is in it are orders of an earlier Job, and what libraries have to say.
+async fn says_ready(pods: &Api<Pod>, name: &str) -> Result<bool, kube::Error> {
+    let params = LogParams {
+        follow: true,
+        ..LogParams::default()
+    };
+    let mut lines = pods.log_stream(name, &params).await?.lines();
+    while let Some(Ok(line)) = lines.next().await {
+        if is_ready(&line) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
-fn deleted(name: &str) -> String {
-    format!("mover {name} was deleted by somebody else")
+fn is_ready(line: &str) -> bool {
+    matches!(serde_json::from_str(line), Ok(Report::Ready { .. }))
 }
 
 #[cfg(test)]
@@ -95,10 +95,9 @@ mod tests {
 
     #[test]
     fn a_mover_is_ready_when_it_says_so_whatever_else_is_said() {
-        assert!(!says_ready(""));
-        assert!(!says_ready("cannot open it\n{\"event\":\"rea"));
-        assert!(says_ready(
-            "a warning\n{\"event\":\"ready\",\"pod\":\"u\"}\n"
-        ));
+        assert!(!is_ready(""));
+        assert!(!is_ready("{\"event\":\"rea"));
+        assert!(!is_ready("a warning"));
+        assert!(is_ready("{\"event\":\"ready\",\"pod\":\"u\"}"));
     }
 }

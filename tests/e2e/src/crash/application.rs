@@ -46,7 +46,7 @@ const LISTING: &str = "cd /data && while [ ! -e log ]; do sleep 0.1; done; \
 pub enum Kind {
     /// One pod, one claim.
     Deployment,
-    /// Two pods with a claim each, which move as one group.
+    /// Two pods with a claim each, which move one after the other, the second first.
     StatefulSet,
 }
 

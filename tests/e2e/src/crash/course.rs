@@ -80,6 +80,25 @@ impl Course {
         self.each(Strike::Outlive)
     }
 
+    /// Killed at each write, before and after it, and aborted.
+    pub fn aborts(&self) -> Vec<Point> {
+        let both = [When::Before, When::After].map(|when| Strike::Abort(when, None));
+        self.writes
+            .iter()
+            .flat_map(|write| both.map(|strike| self.point(write, strike)))
+            .collect()
+    }
+
+    /// The same, and the abort is killed at one of its first writes and repeated.
+    pub fn double_aborts(&self) -> Vec<Point> {
+        let numbered = self.writes.iter().enumerate();
+        let point = |(index, write): (usize, &Write)| {
+            let again = Some((1 + index % 12, When::After));
+            self.point(write, Strike::Abort(When::After, again))
+        };
+        numbered.map(point).collect()
+    }
+
     fn each(&self, strike: Strike) -> Vec<Point> {
         self.writes
             .iter()

@@ -21,16 +21,52 @@ use crate::wait_for;
 /// How long what others do may take after the Job has ended: a provisioner's deletions.
 const SETTLE: Duration = Duration::from_secs(40);
 
-/// Checks everything, against how it was before.
+/// How the migration of each claim ends.
+pub type Ends = BTreeMap<String, Ending>;
+
+/// Checks everything, against how it was before, and what the run's report says.
 pub async fn check(scene: &Scene<'_>, ending: Ending) -> Result<()> {
+    let all = scene.kind.claims().iter();
+    let ends = all.map(|claim| ((*claim).to_string(), ending)).collect();
+    settled(scene, &ends).await?;
+    report(scene, ending).await
+}
+
+/// How an abort has to end, as the records stand: where a pod may have run on the destination, the
+/// claim is migrated, and it goes back everywhere else. The pods of a set are groups of their own.
+pub async fn after_an_abort(scene: &Scene<'_>) -> Result<Ends> {
+    let volumes = scene.volumes().await?;
+    let mut ends = Ends::new();
+    for claim in scene.kind.claims() {
+        let source = volumes
+            .iter()
+            .find(|volume| volume.name_any() == scene.sources[*claim])
+            .context("the source volume is missing")?;
+        let record = source.annotations().get(names::RECORD);
+        let record = record.map(|json| Record::parse(json)).transpose()?;
+        let is_open = record.is_some_and(|record| {
+            let is_off = !record.fence.on && record.phase == Phase::Rebound;
+            record.heading == Heading::Destination && (is_off || record.phase > Phase::Rebound)
+        });
+        let ending = if is_open {
+            Ending::Migrated
+        } else {
+            Ending::Aborted
+        };
+        ends.insert((*claim).to_string(), ending);
+    }
+    Ok(ends)
+}
+
+/// Checks everything but the report.
+pub async fn settled(scene: &Scene<'_>, ends: &Ends) -> Result<()> {
     let what = format!("namespace {} to be as after any other run", scene.namespace);
     wait_for(&what, SETTLE, async || {
         workload(scene).await?;
         let claims = claims(scene).await?;
-        volumes(scene, &claims, ending).await?;
+        volumes(scene, &claims, ends).await?;
         no_fence(scene).await?;
-        report(scene, ending).await?;
-        folders(scene, ending)
+        folders(scene, ends)
     })
     .await?;
     let after = look(&scene.release.cluster, &scene.namespace, scene.kind).await?;
@@ -41,10 +77,7 @@ pub async fn check(scene: &Scene<'_>, ending: Ending) -> Result<()> {
             "claim {claim} was {before:#?}, is {after:#?}"
         );
     }
-    if ending == Ending::Migrated {
-        no_line_is_lost(scene).await?;
-    }
-    Ok(())
+    no_line_is_lost(scene, ends).await
 }
 
 /// It runs as it did, and carries nothing of ours.
@@ -91,7 +124,7 @@ async fn claims(scene: &Scene<'_>) -> Result<BTreeMap<String, PersistentVolumeCl
 async fn volumes(
     scene: &Scene<'_>,
     claims: &BTreeMap<String, PersistentVolumeClaim>,
-    ending: Ending,
+    ends: &Ends,
 ) -> Result<()> {
     let all: BTreeMap<String, PersistentVolume> = scene
         .volumes()
@@ -99,17 +132,15 @@ async fn volumes(
         .into_iter()
         .map(|volume| (volume.name_any(), volume))
         .collect();
-    let per_claim = match ending {
-        Ending::Migrated => 2,
-        Ending::FailedEarly | Ending::FailedLate => 1,
-    };
+    let migrated = ends.values().filter(|end| **end == Ending::Migrated);
     ensure!(
-        all.len() == claims.len() * per_claim,
+        all.len() == claims.len() + migrated.count(),
         "{} claims have volumes {:?}",
         claims.len(),
         all.keys()
     );
     for (name, claim) in claims {
+        let ending = ends[name];
         let spec = claim.spec.clone().unwrap_or_default();
         let holds = spec.volume_name.unwrap_or_default();
         let volume = all.get(&holds).context("a claim's volume is missing")?;
@@ -122,6 +153,10 @@ async fn volumes(
         );
         let kept = all.get(source).context("the source volume is missing")?;
         let record = kept.annotations().get(names::RECORD);
+        if record.is_none() && ending == Ending::Aborted && holds == *source {
+            // Nothing had been begun.
+            continue;
+        }
         let record = Record::parse(record.context("the source has no record")?)?;
         ensure!(
             record.phase == Phase::Done && !record.fence.on,
@@ -132,10 +167,12 @@ async fn volumes(
         let class = spec.storage_class_name.unwrap_or_default();
         if ending != Ending::Migrated {
             let back = (record.heading, record.outcome);
+            let outcome = match ending {
+                Ending::Aborted => Outcome::Aborted,
+                _ => Outcome::Failed,
+            };
             ensure!(
-                holds == *source
-                    && class == *from
-                    && back == (Heading::Source, Some(Outcome::Failed)),
+                holds == *source && class == *from && back == (Heading::Source, Some(outcome)),
                 "claim {name} is on {holds} of {class}, the record says {back:?}"
             );
             continue;
@@ -192,6 +229,7 @@ async fn report(scene: &Scene<'_>, ending: Ending) -> Result<()> {
     let wanted = match ending {
         Ending::Migrated => "complete",
         Ending::FailedEarly | Ending::FailedLate => "failed",
+        Ending::Aborted => "aborted",
     };
     ensure!(
         state.as_deref() == Some(wanted),
@@ -202,13 +240,16 @@ async fn report(scene: &Scene<'_>, ending: Ending) -> Result<()> {
 
 /// What the application had written on the source is at the beginning of what is on the
 /// destination: nothing that it wrote while the copy was made is missing.
-async fn no_line_is_lost(scene: &Scene<'_>) -> Result<()> {
+async fn no_line_is_lost(scene: &Scene<'_>, ends: &Ends) -> Result<()> {
     let cluster = &scene.release.cluster;
     if cluster.bed.is_none() {
         return Ok(());
     }
     let volumes = scene.volumes().await?;
     for (claim, pod) in pods(cluster, &scene.namespace, scene.kind).await? {
+        if ends[&claim] != Ending::Migrated {
+            continue;
+        }
         let source = volumes
             .iter()
             .find(|volume| volume.name_any() == scene.sources[&claim])

@@ -11,6 +11,7 @@ use kube::api::Api;
 use pvmigrate_record::names;
 use pvmigrate_record::record::Release as Named;
 
+use super::end::Ends;
 use super::point::Ending;
 use super::release::NAME;
 use super::scene::Scene;
@@ -52,7 +53,7 @@ where
 }
 
 /// On the test bed, where volumes are folders: as many as there are volumes.
-pub fn folders(scene: &Scene<'_>, ending: Ending) -> Result<()> {
+pub fn folders(scene: &Scene<'_>, ends: &Ends) -> Result<()> {
     let Some(bed) = &scene.release.cluster.bed else {
         return Ok(());
     };
@@ -77,11 +78,8 @@ pub fn folders(scene: &Scene<'_>, ending: Ending) -> Result<()> {
             }
         }
     }
-    let claims = scene.kind.claims().len();
-    let wanted = match ending {
-        Ending::Migrated => [claims, claims],
-        Ending::FailedEarly | Ending::FailedLate => [claims, 0],
-    };
+    let migrated = ends.values().filter(|end| **end == Ending::Migrated);
+    let wanted = [ends.len(), migrated.count()];
     ensure!(
         found.each_ref().map(Vec::len) == wanted,
         "folders are left: {found:?}"

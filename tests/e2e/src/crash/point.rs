@@ -8,7 +8,7 @@ use kube::api::Api;
 use pvmigrate_record::names;
 
 use super::application::Kind;
-use super::end::check;
+use super::end::{after_an_abort, check, settled};
 use super::release::{NAME, Release};
 use super::scene::{JOB_LIMIT, Scene};
 use crate::{Local, When, Write, wait_for};
@@ -22,6 +22,8 @@ pub enum Ending {
     FailedEarly,
     /// The new claim is refused when the old one is gone: everything is back on its source.
     FailedLate,
+    /// It was aborted: everything is back on its source.
+    Aborted,
 }
 
 /// What happens to the Job at a write.
@@ -34,6 +36,9 @@ pub enum Strike {
     /// It is suspended with the write on its way, which goes on when another Job has taken over
     /// and ended.
     Outlive,
+    /// It is killed, and the run is aborted, not gone on with. The abort is killed too, at a write
+    /// of its own, if one is named, and repeated.
+    Abort(When, Option<(usize, When)>),
 }
 
 #[derive(Clone, Debug)]
@@ -60,7 +65,7 @@ impl std::fmt::Display for Point {
 impl Ending {
     pub fn code(self) -> i32 {
         match self {
-            Self::Migrated => 0,
+            Self::Migrated | Self::Aborted => 0,
             Self::FailedEarly | Self::FailedLate => 4,
         }
     }
@@ -85,6 +90,7 @@ pub async fn play(release: &Release, point: &Point) -> Result<bool> {
             Strike::Kill(when, again) => killed(&scene, point, when, again).await?,
             Strike::Terminate => terminated(&scene, point).await?,
             Strike::Outlive => outlived(&scene, point).await?,
+            Strike::Abort(when, again) => aborted(&scene, point, when, again).await?,
         };
         check(&scene, point.ending).await?;
         anyhow::Ok(struck)
@@ -210,6 +216,35 @@ async fn outlived(scene: &Scene<'_>, point: &Point) -> Result<bool> {
         "the stale Job ended with {status}"
     );
     Ok(true)
+}
+
+/// Nothing is left of the run, whatever it had done; and the next one goes through as the first.
+async fn aborted(
+    scene: &Scene<'_>,
+    point: &Point,
+    when: When,
+    again: Option<(usize, When)>,
+) -> Result<bool> {
+    let struck = kill_at(scene, point, point.write.number, when).await?;
+    let ends = after_an_abort(scene).await?;
+    if let (true, Some((number, when))) = (struck, again) {
+        let mut abort = scene.abort("job")?;
+        scene.proxy.arm(number, when, abort.killer());
+        let status = abort.wait(JOB_LIMIT).await?;
+        let wanted = if scene.proxy.has_struck() {
+            None
+        } else {
+            Some(0)
+        };
+        ensure!(status.code() == wanted, "the abort ended with {status}");
+    }
+    scene.proxy.open();
+    last(&mut scene.abort("job")?, Ending::Aborted).await?;
+    settled(scene, &ends)
+        .await
+        .with_context(|| format!("after the abort, which was to end with {ends:?}"))?;
+    last(&mut scene.job("next")?, point.ending).await?;
+    Ok(struck)
 }
 
 /// The Job that nobody interrupts.

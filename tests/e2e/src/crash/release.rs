@@ -120,6 +120,7 @@ async fn render(cluster: &Cluster, namespace: &str) -> Result<(String, String)> 
             &chart.to_string_lossy(),
             "--namespace",
             namespace,
+            "--no-hooks",
             "--set",
             &values,
         ])

@@ -5,9 +5,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use k8s_openapi::api::admissionregistration::v1::{
-    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
-};
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
@@ -17,7 +14,7 @@ use serde_json::json;
 use super::application::{Kind, Seen, look};
 use super::point::Ending;
 use super::release::Release;
-use crate::{Cluster, Local, Proxy, program, wait_for};
+use crate::{Cluster, Local, Proxy, Refusal, program, wait_for};
 
 /// How long one Job may take.
 pub const JOB_LIMIT: Duration = Duration::from_secs(150);
@@ -34,6 +31,7 @@ pub struct Scene<'a> {
     /// Changes of the Job's environment.
     pub changes: Vec<(String, String)>,
     pub log: PathBuf,
+    refusal: Option<Refusal>,
 }
 
 impl<'a> Scene<'a> {
@@ -52,6 +50,7 @@ impl<'a> Scene<'a> {
             changes: Vec::new(),
             log: release.folder.join(format!("{namespace}.log")),
             namespace,
+            refusal: None,
         };
         for volume in scene.volumes().await? {
             let claim = volume.spec.as_ref().and_then(|spec| spec.claim_ref.clone());
@@ -62,8 +61,12 @@ impl<'a> Scene<'a> {
         for name in ["PVMIGRATE_NAMESPACES", "PVMIGRATE_RUN_TOKEN"] {
             scene.changes.push((name.into(), scene.namespace.clone()));
         }
+        // Trials are pods, and minutes over all points; what a killed Job leaves of them has a test
+        // of its own.
+        let skip = ("PVMIGRATE_SKIP_PREFLIGHT".into(), "true".into());
+        scene.changes.push(skip);
         match ending {
-            Ending::Migrated => {}
+            Ending::Migrated | Ending::Aborted => {}
             Ending::FailedEarly => {
                 for (name, value) in [
                     ("PVMIGRATE_IMAGE", "pvmigrate-test/none:1"),
@@ -72,42 +75,12 @@ impl<'a> Scene<'a> {
                     scene.changes.push((name.into(), value.into()));
                 }
             }
-            Ending::FailedLate => scene.refuse_the_new_claim().await?,
+            Ending::FailedLate => {
+                let refusal = Refusal::new(cluster, &scene.namespace, kind.claims()).await?;
+                scene.refusal = Some(refusal);
+            }
         }
         Ok(scene)
-    }
-
-    /// Lets the cluster refuse the claims once they are to be on the destination's class, and not
-    /// a moment before: staging claims have other names.
-    async fn refuse_the_new_claim(&self) -> Result<()> {
-        let client = self.release.cluster.client.clone();
-        let [_, dest] = &self.release.cluster.classes;
-        let policy = json!({
-            "metadata": {"name": self.namespace},
-            "spec": {
-                "matchConstraints": {
-                    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": self.namespace}},
-                    "resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"],
-                        "operations": ["CREATE"], "resources": ["persistentvolumeclaims"]}],
-                },
-                "validations": [{
-                    "expression": format!("!(object.metadata.name in {:?}) || object.spec.storageClassName != {dest:?}", self.kind.claims()),
-                    "message": "this test refuses the claim on its new class",
-                }],
-            },
-        });
-        let binding = json!({
-            "metadata": {"name": self.namespace},
-            "spec": {"policyName": self.namespace, "validationActions": ["Deny"]},
-        });
-        let post = PostParams::default();
-        Api::<ValidatingAdmissionPolicy>::all(client.clone())
-            .create(&post, &serde_json::from_value(policy)?)
-            .await?;
-        Api::<ValidatingAdmissionPolicyBinding>::all(client)
-            .create(&post, &serde_json::from_value(binding)?)
-            .await?;
-        Ok(())
     }
 
     /// Starts a Job behind the scene's proxy.
@@ -115,8 +88,17 @@ impl<'a> Scene<'a> {
         self.job_behind(&self.proxy, pod)
     }
 
+    /// Starts an abort of what the Jobs have begun.
+    pub fn abort(&self, pod: &str) -> Result<Local> {
+        self.start(&self.proxy, pod, "abort")
+    }
+
     /// Starts a Job behind another proxy.
     pub fn job_behind(&self, proxy: &Proxy, pod: &str) -> Result<Local> {
+        self.start(proxy, pod, "run")
+    }
+
+    fn start(&self, proxy: &Proxy, pod: &str, verb: &str) -> Result<Local> {
         let kubeconfig = self
             .release
             .folder
@@ -127,7 +109,7 @@ impl<'a> Scene<'a> {
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .collect();
-        Local::start(&program("pvmigrate")?, &["run"], &environment, &self.log)
+        Local::start(&program("pvmigrate")?, &[verb], &environment, &self.log)
     }
 
     /// The volumes that are or were of this namespace's claims, or wait for one.
@@ -157,13 +139,8 @@ impl<'a> Scene<'a> {
             )
             .await?;
         }
-        let name = &self.namespace;
-        let delete = DeleteParams::default();
-        let bindings = Api::<ValidatingAdmissionPolicyBinding>::all(client.clone());
-        if bindings.get_opt(name).await?.is_some() {
-            bindings.delete(name, &delete).await?;
-            let policies = Api::<ValidatingAdmissionPolicy>::all(client.clone());
-            policies.delete(name, &delete).await?;
+        if let Some(refusal) = self.refusal {
+            refusal.remove().await?;
         }
         Api::<Namespace>::all(client)
             .delete(&self.namespace, &DeleteParams::default())

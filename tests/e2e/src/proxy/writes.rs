@@ -39,6 +39,8 @@ pub enum When {
 
 #[derive(Default)]
 pub(super) struct State {
+    /// Of every kind; a watch is one, however long it stays.
+    pub requests: usize,
     pub writes: Vec<Write>,
     pub armed: Option<Armed>,
     pub held: Option<Held>,
@@ -71,6 +73,7 @@ pub(super) fn count<B>(state: &Mutex<State>, request: &Request<B>) -> Result<Cou
     if state.closed {
         return Err(anyhow!("closed"));
     }
+    state.requests += 1;
     if !is_write(request.method(), request.uri()) {
         return Ok(Counted {
             number: 0,

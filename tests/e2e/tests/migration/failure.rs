@@ -26,6 +26,7 @@ async fn a_claim_that_cannot_be_copied_stays_on_its_source_and_the_others_are_mo
         let pods = example::pods(&test.cluster, &test.namespace, &["bad", "good"]).await?;
         test.exec(&pods["bad"], TOO_LARGE).await.context("this test needs XFS and ext4")?;
         let before = bound(&test.cluster, &test.namespace, "bad").await?;
+        let running = pods["bad"].clone();
 
         let namespace = test.new_namespace("release").await?;
         let classes = [source.clone(), dest.clone()];
@@ -34,6 +35,7 @@ async fn a_claim_that_cannot_be_copied_stays_on_its_source_and_the_others_are_mo
         let why = format!("the copy of claim {}/bad failed on 1 paths: folder/file: ", test.namespace);
         release.ended().await?.expect(4, &[&why, "failed; its applications run on their sources"])?;
         let pod = expect_on_source(test, before.claim.metadata.uid.as_ref()).await?;
+        ensure!(pod == running, "its application was stopped for a copy that could not be made");
         ensure!(read(test, "good").await? == "good", "the other application has lost its data");
         let good = bound(&test.cluster, &test.namespace, "good").await?;
         ensure!(good.class() == dest, "the other claim is of {}", good.class());

@@ -1,17 +1,14 @@
 //! Claims and workloads that are not as most are.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, ensure};
 use k8s_openapi::api::apps::v1::{
     Deployment, StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy,
 };
-use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
-use kube::api::DeleteParams;
+use k8s_openapi::api::core::v1::PersistentVolume;
 use kube::{Api, ResourceExt};
 use pvmigrate_e2e::{
-    Release, Test, bound, claim, deployment, example, folder, leftovers, mount, pod, released,
-    run_test, stateful_set, stay, wait_for,
+    bound, claim, deployment, example, folder, migrate, mount, once, released, run_test,
+    stateful_set, stay,
 };
 
 #[tokio::test]
@@ -110,7 +107,7 @@ async fn a_claim_that_nobody_uses_is_moved_and_a_workload_at_zero_stays_there() 
     run_test("unused", async |test| {
         for name in ["spare", "asleep"] {
             test.create(&claim(name, &test.cluster.classes[0])).await?;
-            once(test, name, &format!("echo {name} >/{name}/file")).await?;
+            once(test, &[name], &format!("echo {name} >/{name}/file")).await?;
         }
         let image = &test.cluster.tools_image;
         let mut asleep = deployment("asleep", image, &stay(""), &[mount("asleep")]);
@@ -137,54 +134,16 @@ async fn a_claim_that_nobody_uses_is_moved_and_a_workload_at_zero_stays_there() 
                 "{name} is of {}",
                 now.class()
             );
-            once(test, name, &format!("[ \"$(cat /{name}/file)\" = {name} ]")).await?;
+            once(
+                test,
+                &[name],
+                &format!("[ \"$(cat /{name}/file)\" = {name} ]"),
+            )
+            .await?;
         }
         let left = released(&test.cluster, &test.namespace).await?;
         ensure!(left.len() == 2, "{} sources are kept", left.len());
         release.uninstall().await
     })
     .await;
-}
-
-/// A run that ends well and leaves nothing.
-async fn migrate(test: &Test, more: &[&str]) -> Result<Release> {
-    let namespace = test.new_namespace("release").await?;
-    let release = Release::new(&test.cluster, &namespace, &[&test.namespace]);
-    release.start(more).await?;
-    release.ended().await?.expect(0, &["migrated"])?;
-    leftovers::none_of_the_run(&release, &test.cluster, &test.namespace).await?;
-    Ok(release)
-}
-
-/// Runs a script in a pod that mounts a claim, and deletes the pod.
-async fn once(test: &Test, name: &str, script: &str) -> Result<()> {
-    let mut wanted = pod(name, &test.cluster.tools_image, script, &[mount(name)]);
-    if let Some(spec) = &mut wanted.spec {
-        spec.restart_policy = Some("Never".into());
-    }
-    test.create(&wanted).await?;
-    let api = test.api::<Pod>();
-    wait_for(
-        &format!("pod {name} to end"),
-        Duration::from_secs(60),
-        async || {
-            let phase = api.get(name).await?.status.and_then(|status| status.phase);
-            ensure!(
-                phase.as_deref() == Some("Succeeded"),
-                "`{script}`: {phase:?}"
-            );
-            Ok(())
-        },
-    )
-    .await?;
-    api.delete(name, &DeleteParams::default()).await?;
-    wait_for(
-        &format!("pod {name} to go"),
-        Duration::from_secs(30),
-        async || {
-            ensure!(api.get_opt(name).await?.is_none(), "it is there");
-            Ok(())
-        },
-    )
-    .await
 }

@@ -6,9 +6,16 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
-use pvmigrate_e2e::{Local, Release, Test, claim, leftovers, mount, pod, program, run_test, stay};
+use pvmigrate_e2e::{
+    Local, Release, Test, claim, deployment, example, leftovers, mount, pod, program, run_test,
+    stateful_set, stay,
+};
+use pvmigrate_record::names;
 use serde_json::json;
 
 /// What a refused run says last.
@@ -103,7 +110,7 @@ async fn a_bare_pod_is_named_and_so_is_a_namespace_that_admits_no_mover() {
         test.await_ready("loner").await?;
         let before = versions(test).await?;
         let bare = format!(
-            "pod {}/loner mounts claim data and has no owner: it cannot be stopped and started again; delete it, or leave its namespace out",
+            "pod {}/loner mounts claim data and has no owner: nothing would make it again; set barePods to recreate, delete it, or leave its namespace out",
             test.namespace
         );
         refused(test, &[&bare, UNCHANGED]).await?;
@@ -118,6 +125,50 @@ async fn a_bare_pod_is_named_and_so_is_a_namespace_that_admits_no_mover() {
             .success()?;
         let restricted = format!("namespace {} does not admit a mover: ", test.namespace);
         refused(test, &[&restricted, "violates PodSecurity", "restricted", UNCHANGED]).await?;
+        ensure!(versions(test).await? == before, "something was changed");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_wave_that_is_no_number_and_a_budget_that_allows_nothing_are_named() {
+    run_test("refused-plan", async |test| {
+        let (class, image) = (&test.cluster.classes[0], &test.cluster.tools_image);
+        let mut late = claim("late", class);
+        late.annotations_mut()
+            .insert(names::WAVE.into(), "last".into());
+        test.create(&late).await?;
+        let late = deployment("late", image, &stay(""), &[mount("late")]);
+        test.create(&late).await?;
+        let set = stateful_set("db", 2, class, image, &stay(""), &[mount("data")]);
+        let budget = PodDisruptionBudget {
+            metadata: ObjectMeta {
+                name: Some("all".into()),
+                ..ObjectMeta::default()
+            },
+            spec: Some(PodDisruptionBudgetSpec {
+                min_available: Some(IntOrString::String("100%".into())),
+                selector: set.spec.as_ref().map(|spec| spec.selector.clone()),
+                ..PodDisruptionBudgetSpec::default()
+            }),
+            status: None,
+        };
+        test.create(&set).await?;
+        test.create(&budget).await?;
+        let claims = ["late", "data-db-0", "data-db-1"];
+        example::pods(&test.cluster, &test.namespace, &claims).await?;
+        let before = versions(test).await?;
+        let namespace = &test.namespace;
+        refused(
+            test,
+            &[
+                &format!("claim {namespace}/late has the annotation pvmigrate.io/wave with value \"last\": it has to be a whole number, the lower the earlier"),
+                &format!("PodDisruptionBudget {namespace}/all never allows an eviction (minAvailable is 100%, of 2 pods), and StatefulSet {namespace}/db is moved pod by pod: loosen it, set hold.ignoreBudgets, or annotate the set with pvmigrate.io/freeze: scale"),
+                "preflight refused for 2 reasons; nothing was changed",
+            ],
+        )
+        .await?;
         ensure!(versions(test).await? == before, "something was changed");
         Ok(())
     })

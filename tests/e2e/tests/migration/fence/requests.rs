@@ -1,75 +1,155 @@
-//! What a user asks of the API server.
+//! What somebody asks of the API server: dry runs, so that nothing changes whatever the answer is.
 
-use anyhow::{Result, bail, ensure};
-use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client};
-use pvmigrate_e2e::{Test, claim, mount, pod};
+use anyhow::{Context, Result, bail, ensure};
+use hyper::Request;
+use kube::Client;
+use pvmigrate_e2e::Test;
 use serde_json::{Value, json};
 
-/// A pod that mounts the claim: a dry run goes through all of admission.
-pub async fn mounting(test: &Test, user: &Client, name: &str) -> kube::Result<()> {
-    let wanted = pod("guest", &test.cluster.tools_image, "true", &[mount(name)]);
-    Api::<Pod>::namespaced(user.clone(), &test.namespace)
-        .create(&dry(), &wanted)
-        .await
-        .map(drop)
+/// A request, as a line of a table: a method, a path, a body.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    pub method: &'static str,
+    pub path: String,
+    pub body: Value,
 }
 
-pub async fn claiming(test: &Test, user: &Client, name: &str) -> kube::Result<()> {
-    let wanted = claim(name, &test.cluster.classes[0]);
-    let api = Api::<PersistentVolumeClaim>::namespaced(user.clone(), &test.namespace);
-    api.create(&dry(), &wanted).await.map(drop)
-}
-
-fn dry() -> PostParams {
-    PostParams {
-        dry_run: true,
-        ..PostParams::default()
+pub fn create(path: impl Into<String>, body: Value) -> Ask {
+    Ask {
+        method: "POST",
+        path: path.into(),
+        body,
     }
 }
 
-pub fn replicas(count: i32) -> Value {
-    json!({"spec": {"replicas": count}})
-}
-
-pub fn label(value: &str) -> Value {
-    json!({"metadata": {"labels": {"note": value}}})
-}
-
-pub async fn scale(
-    test: &Test,
-    user: &Client,
-    kind: &str,
-    name: &str,
-    count: i32,
-) -> kube::Result<()> {
-    let (params, patch) = (PatchParams::default(), Patch::Merge(replicas(count)));
-    if kind == "Deployment" {
-        let api = Api::<Deployment>::namespaced(user.clone(), &test.namespace);
-        api.patch_scale(name, &params, &patch).await.map(drop)
-    } else {
-        let api = Api::<StatefulSet>::namespaced(user.clone(), &test.namespace);
-        api.patch_scale(name, &params, &patch).await.map(drop)
+/// A merge patch, or a JSON patch if it is a list.
+pub fn patch(path: impl Into<String>, body: Value) -> Ask {
+    Ask {
+        method: "PATCH",
+        path: path.into(),
+        body,
     }
 }
 
-pub async fn patch(
-    test: &Test,
-    user: &Client,
-    kind: &str,
-    name: &str,
-    what: Value,
-) -> kube::Result<()> {
-    let (params, patch) = (PatchParams::default(), Patch::Merge(what));
-    if kind == "Deployment" {
-        let api = Api::<Deployment>::namespaced(user.clone(), &test.namespace);
-        api.patch(name, &params, &patch).await.map(drop)
-    } else {
-        let api = Api::<StatefulSet>::namespaced(user.clone(), &test.namespace);
-        api.patch(name, &params, &patch).await.map(drop)
+pub fn delete(path: impl Into<String>) -> Ask {
+    Ask {
+        method: "DELETE",
+        path: path.into(),
+        body: Value::Null,
     }
+}
+
+/// Deleted without its pods, as `kubectl replace --force --cascade=orphan` does it. Where a deletion
+/// has options, those in its path do not count: this has to say itself that it is a dry run.
+pub fn orphan(path: impl Into<String>) -> Ask {
+    Ask {
+        method: "DELETE",
+        path: path.into(),
+        body: json!({
+            "apiVersion": "v1", "kind": "DeleteOptions",
+            "propagationPolicy": "Orphan", "gracePeriodSeconds": 0, "dryRun": ["All"],
+        }),
+    }
+}
+
+impl Ask {
+    /// Asks it as a dry run.
+    pub async fn of(&self, client: &Client) -> kube::Result<()> {
+        let separator = if self.path.contains('?') { '&' } else { '?' };
+        let kind = match self.body {
+            Value::Array(_) => "application/json-patch+json",
+            _ if self.method == "PATCH" => "application/merge-patch+json",
+            _ => "application/json",
+        };
+        let body = match self.body {
+            Value::Null => vec![],
+            _ => self.body.to_string().into_bytes(),
+        };
+        let request = Request::builder()
+            .method(self.method)
+            .uri(format!("{}{separator}dryRun=All", self.path))
+            .header("Content-Type", kind)
+            .body(body)
+            .expect("a request");
+        client.request_text(request).await.map(drop)
+    }
+
+    /// Fails unless it is refused with code 403 and exactly this.
+    pub async fn refused(&self, client: &Client, message: &str) -> Result<()> {
+        match self.of(client).await {
+            Err(kube::Error::Api(status)) if status.code == 403 && status.message == message => {
+                Ok(())
+            }
+            Err(kube::Error::Api(status)) => bail!(
+                "{self:?}:\n{} {:?}\ninstead of 403\n{message:?}",
+                status.code,
+                status.message
+            ),
+            other => bail!("{self:?}: {other:?} instead of a refusal: {message}"),
+        }
+    }
+
+    /// Fails unless it passes admission. Whether the name is taken is asked only after that.
+    pub async fn passes(&self, client: &Client) -> Result<()> {
+        match self.of(client).await {
+            Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
+            other => other.with_context(|| format!("{self:?}")),
+        }
+    }
+}
+
+/// The path of a kind in the test's namespace.
+pub fn at(test: &Test, group: &str, resource: &str) -> String {
+    let group = match group {
+        "v1" => "/api/v1".into(),
+        group => format!("/apis/{group}"),
+    };
+    format!("{group}/namespaces/{}/{resource}", test.namespace)
+}
+
+/// An object with this name and spec.
+#[allow(clippy::needless_pass_by_value)] // It is made where it is passed.
+pub fn object(api_version: &str, kind: &str, name: &str, spec: Value) -> Value {
+    json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name, "labels": {"app": name}}, "spec": spec})
+}
+
+/// The spec of a pod that mounts these claims.
+pub fn pod_spec(claims: &[&str]) -> Value {
+    let volumes: Vec<Value> = claims
+        .iter()
+        .enumerate()
+        .map(|(number, claim)| json!({"name": format!("v{number}"), "persistentVolumeClaim": {"claimName": claim}}))
+        .collect();
+    json!({"containers": [{"name": "app", "image": "none"}], "volumes": volumes})
+}
+
+/// The spec of a workload with that template.
+pub fn workload_spec(claims: &[&str]) -> Value {
+    let labels = json!({"app": "guest"});
+    json!({
+        "selector": {"matchLabels": labels},
+        "template": {"metadata": {"labels": labels}, "spec": pod_spec(claims)},
+    })
+}
+
+/// The spec of a Job with that template.
+pub fn job_spec(claims: &[&str]) -> Value {
+    let mut spec = pod_spec(claims);
+    spec["restartPolicy"] = json!("Never");
+    json!({"template": {"spec": spec}})
+}
+
+/// The spec of a claim, and what is added to it.
+pub fn claim_spec(class: &str, more: Value) -> Value {
+    let mut spec = json!({
+        "accessModes": ["ReadWriteOnce"],
+        "storageClassName": class,
+        "resources": {"requests": {"storage": "64Mi"}},
+    });
+    if let (Value::Object(spec), Value::Object(more)) = (&mut spec, more) {
+        spec.extend(more);
+    }
+    spec
 }
 
 /// Refused with code 403 and this sentence, and not by somebody else.

@@ -1,0 +1,174 @@
+//! The proof that the destination's class makes volumes as they are needed: a claim, and a pod that
+//! mounts it, for each distinct combination of access modes, volume mode and place.
+//!
+//! ```text
+//! clear what a Job left that was killed  →  some at a time:  claim (and pod) made
+//!     →  the pod ran to its end  →  pod, claim and volume are removed, whatever came of it
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::future::BoxFuture;
+use futures::{StreamExt, TryStreamExt, stream};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::ResourceExt;
+use pvmigrate_record::phase::Heading;
+use pvmigrate_record::record::ClaimManifest;
+
+use super::{Asked, placement, provisioner};
+use crate::claim::{access_modes, size, wanted};
+use crate::config::Config;
+use crate::mover::Placement;
+use crate::observe::Observed;
+use crate::plan::{Plan, full_name};
+use crate::quantity::bytes;
+use crate::stop::Stop;
+
+mod attempt;
+mod objects;
+mod removal;
+
+/// How many trials one preflight makes at most. Places beyond that are in zones, or have claims of
+/// a kind, that were tried elsewhere.
+const MOST: usize = 12;
+
+pub fn destination_works(asked: Asked<'_>) -> BoxFuture<'_, Result<Vec<String>, Stop>> {
+    Box::pin(async move {
+        let (run, observed) = (asked.run, asked.observed);
+        // Without the Lease, others of this release may be at work, and their trials are theirs.
+        if !run.config.preflight_only {
+            removal::clear(run).await?;
+        }
+        if run.config.skip_preflight {
+            return Ok(Vec::new());
+        }
+        let Some(class) = observed.classes.get(&run.config.dest_sc) else {
+            return Ok(Vec::new());
+        };
+        if let Some(why) = untried(observed, class) {
+            tracing::info!(%why, "no trial is made");
+            return Ok(Vec::new());
+        }
+        let (trials, left_out) = trials(observed, &run.config, asked.plan);
+        if left_out > 0 {
+            tracing::info!(
+                left_out,
+                "not every place is tried, but every kind of claim in every zone"
+            );
+        }
+        // As many claims as a quota has to have room for anyway.
+        let at_once = run.config.parallelism_groups.get().min(MOST);
+        let attempts: Vec<_> = trials
+            .iter()
+            .enumerate()
+            .map(|(number, trial)| attempt::attempt(run, class, number, trial))
+            .collect();
+        let refused = stream::iter(attempts).buffered(at_once);
+        let refused: Vec<Option<String>> = refused.try_collect().await?;
+        Ok(refused.into_iter().flatten().collect())
+    })
+}
+
+/// Why nothing is tried: a trial would take a volume that somebody has made by hand.
+fn untried(observed: &Observed, class: &StorageClass) -> Option<String> {
+    let name = class.name_any();
+    if provisioner::is_by_hand(class) {
+        return Some(format!("StorageClass {name} has no provisioner"));
+    }
+    let available = provisioner::available(observed, &name).next()?;
+    Some(format!(
+        "volume {} of StorageClass {name} is Available, and a trial could take it",
+        available.name_any()
+    ))
+}
+
+/// What is tried, for claims that are alike.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trial {
+    pub namespace: String,
+    /// As the smallest of the claims has it.
+    pub manifest: ClaimManifest,
+    pub placement: Placement,
+    /// One of the claims.
+    pub claim: String,
+}
+
+impl Trial {
+    /// As a person would say it.
+    fn words(&self) -> String {
+        let modes = self.manifest.access_modes.join(", ");
+        let node = self.placement.node.as_ref();
+        let node = node.map_or_else(String::new, |node| format!(" on node {node}"));
+        format!("{modes}, {}{node}", self.manifest.volume_mode)
+    }
+}
+
+/// The distinct combinations, first one of each kind in each zone, and how many are left out.
+fn trials(observed: &Observed, config: &Config, plan: &Plan) -> (Vec<Trial>, usize) {
+    let mut alike: BTreeMap<String, (String, Trial)> = BTreeMap::new();
+    for site in placement::sites(observed, config, plan) {
+        // An impossible placement is refused by its own check.
+        let Ok(nodes) = &site.nodes else {
+            continue;
+        };
+        let mut placement = site.placement;
+        let zones: BTreeSet<_> = nodes.iter().filter_map(|node| zone(node)).collect();
+        if let [only] = nodes.as_slice() {
+            placement.node = Some(only.name_any());
+        }
+        for claim in site.claims {
+            if claim.namespace().as_deref() == Some("kube-system") {
+                continue;
+            }
+            let trial = trial(claim, config, placement.clone());
+            let kind = format!(
+                "{:?} {}",
+                trial.manifest.access_modes, trial.manifest.volume_mode
+            );
+            let at = match &placement.node {
+                Some(node) => node.clone(),
+                None => format!("{placement:?}"),
+            };
+            let known = alike
+                .entry(format!("{kind} {at}"))
+                .or_insert_with(|| (format!("{kind} {zones:?}"), trial.clone()));
+            if bytes(size(&trial.manifest)) < bytes(size(&known.1.manifest)) {
+                known.1 = trial;
+            }
+        }
+    }
+    let mut seen = BTreeSet::new();
+    let (first, others): (Vec<_>, Vec<_>) = alike
+        .into_values()
+        .partition(|(kind_in_zone, _)| seen.insert(kind_in_zone.clone()));
+    let all: Vec<Trial> = first
+        .into_iter()
+        .chain(others)
+        .map(|(_, trial)| trial)
+        .collect();
+    let left_out = all.len().saturating_sub(MOST);
+    (all.into_iter().take(MOST).collect(), left_out)
+}
+
+fn trial(claim: &PersistentVolumeClaim, config: &Config, placement: Placement) -> Trial {
+    let whole = wanted(claim, config);
+    Trial {
+        namespace: claim.namespace().unwrap_or_default(),
+        manifest: ClaimManifest {
+            access_modes: access_modes(&whole, Heading::Destination).to_vec(),
+            volume_mode: whole.volume_mode.clone(),
+            storage: size(&whole).to_string(),
+            ..ClaimManifest::default()
+        },
+        placement,
+        claim: full_name(claim),
+    }
+}
+
+fn zone(node: &k8s_openapi::api::core::v1::Node) -> Option<&String> {
+    node.labels().get("topology.kubernetes.io/zone")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+use serde_json::json;
+
+use super::*;
+use crate::config::tests::config;
+use crate::plan::plan;
+use crate::plan::tests::{from, observed};
+use crate::preflight::tests::{node, on_node};
+
+/// What is tried: the claims' modes, the node, and the size.
+fn tried(observed: &Observed) -> (Vec<(String, String, String)>, usize) {
+    let config = config(&[]);
+    let (trials, left_out) = trials(observed, &config, &plan(observed, &config));
+    let told = trials.into_iter().map(|trial| {
+        let node = trial.placement.node.unwrap_or_default();
+        let modes = trial.manifest.access_modes.join(",");
+        (modes, node, trial.manifest.storage)
+    });
+    (told.collect(), left_out)
+}
+
+fn sized(observed: &mut Observed, claim: usize, size: &str) {
+    let spec = observed.claims[claim].spec.as_mut().unwrap();
+    spec.resources = Some(from(json!({"requests": {"storage": size}})));
+}
+
+#[test]
+fn claims_that_are_alike_are_tried_once_and_as_small_as_the_smallest() {
+    let mut observed = observed(&["x", "y", "z"]);
+    node(&mut observed, "n1", &json!({}));
+    node(&mut observed, "n2", &json!({}));
+    for (claim, size) in [(0, "3Gi"), (1, "1Gi"), (2, "2Gi")] {
+        sized(&mut observed, claim, size);
+    }
+    let expected = ("ReadWriteOnce".into(), String::new(), "1Gi".into());
+    assert_eq!(tried(&observed), (vec![expected], 0));
+}
+
+#[test]
+fn every_node_that_a_claim_is_bound_to_is_a_place() {
+    let mut observed = observed(&["x", "y"]);
+    for (name, claim) in [("n1", 0), ("n2", 1)] {
+        node(&mut observed, name, &json!({}));
+        sized(&mut observed, claim, "1Gi");
+    }
+    on_node(&mut observed, "x", "n1");
+    on_node(&mut observed, "y", "n2");
+    let at = |node: &str| ("ReadWriteOnce".into(), node.into(), "1Gi".into());
+    assert_eq!(tried(&observed), (vec![at("n1"), at("n2")], 0));
+}
+
+#[test]
+fn where_there_are_too_many_places_each_zone_has_one_first() {
+    let names: Vec<String> = (0..30).map(|number| format!("c{number:02}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut observed = observed(&names);
+    for (number, claim) in names.iter().enumerate() {
+        let zone = if number == 29 { "b" } else { "a" };
+        let name = format!("n{number:02}");
+        node(
+            &mut observed,
+            &name,
+            &json!({"topology.kubernetes.io/zone": zone}),
+        );
+        on_node(&mut observed, claim, &name);
+    }
+    let (tried, left_out) = tried(&observed);
+    assert_eq!((tried.len(), left_out), (MOST, 30 - MOST));
+    assert_eq!(tried[0].1, "n00");
+    assert_eq!(tried[1].1, "n29");
+}
+
+#[test]
+fn a_volume_that_somebody_has_made_is_not_taken_by_a_trial() {
+    let mut observed = observed(&["x"]);
+    let class = observed.classes["b"].clone();
+    assert_eq!(untried(&observed, &class), None);
+    let spare = from(json!({
+        "metadata": {"name": "spare"}, "spec": {"storageClassName": "b"}, "status": {"phase": "Available"}
+    }));
+    observed.volumes.insert("spare".into(), spare);
+    let why = untried(&observed, &class).unwrap();
+    assert_eq!(
+        why,
+        "volume spare of StorageClass b is Available, and a trial could take it"
+    );
+    let mut class = class;
+    class.provisioner = "kubernetes.io/no-provisioner".into();
+    assert_eq!(
+        untried(&observed, &class).unwrap(),
+        "StorageClass b has no provisioner"
+    );
+}
+
+#[test]
+fn a_trial_is_allowed_where_pods_must_be_restricted() {
+    let mut observed = observed(&["x"]);
+    node(&mut observed, "n1", &json!({}));
+    let config = config(&[]);
+    let (trials, _) = trials(&observed, &config, &plan(&observed, &config));
+    let metadata = objects::metadata(&config, &trials[0], 0, None);
+    assert!(pvmigrate_record::names::is_trial(
+        metadata.name.as_deref().unwrap(),
+        metadata.labels.as_ref().unwrap()
+    ));
+    let pod = serde_json::to_value(objects::pod(&config, &trials[0], metadata)).unwrap();
+    let container = &pod["spec"]["containers"][0];
+    assert_eq!(
+        container["command"],
+        json!(["/pvmigrate-mover", "--version"])
+    );
+    assert_eq!(
+        container["securityContext"],
+        json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": true})
+    );
+    assert_eq!(pod["spec"]["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(
+        pod["spec"]["securityContext"]["seccompProfile"]["type"],
+        "RuntimeDefault"
+    );
+}

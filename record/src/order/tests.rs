@@ -1,0 +1,34 @@
+use super::*;
+
+#[test]
+fn every_order_is_greater_than_the_one_before_and_an_older_job_gives_none() {
+    let first = Order::sequence_after(None, 3).unwrap();
+    let second = Order::sequence_after(Some(first), 3).unwrap();
+    assert_eq!(second, first + 1);
+    let after_a_takeover = Order::sequence_after(Some(second), 4).unwrap();
+    assert!(after_a_takeover > second);
+    assert_eq!(Order::sequence_after(Some(after_a_takeover), 3), None);
+    // As a Job of an earlier release gave them.
+    assert_eq!(Order::sequence_after(Some(3), 3), Some(first));
+}
+
+#[test]
+fn a_report_is_one_tagged_line() {
+    let order = Order {
+        pod: "u".into(),
+        sequence: 7,
+        what: What::Final,
+    };
+    let pass = PassReport {
+        order: Some(order),
+        ok: true,
+        ..PassReport::default()
+    };
+    let report = Report::Pass(Box::new(pass));
+    let line = serde_json::to_string(&report).unwrap();
+    assert!(line.starts_with(
+        r#"{"event":"pass","order":{"pod":"u","sequence":7,"what":"final"},"pass":0,"ok":true"#
+    ));
+    assert!(!line.contains('\n'));
+    assert_eq!(serde_json::from_str::<Report>(&line).unwrap(), report);
+}
