@@ -57,6 +57,17 @@ pub async fn create_class(
     binding: &str,
     parameters: &[(&str, &str)],
 ) -> Result<String> {
+    create_class_named(test, &test.namespace, binding, parameters).await
+}
+
+/// The same, for a test that needs several: what is known of a class outlives it for a moment, so
+/// none gets the name of an earlier one.
+pub async fn create_class_named(
+    test: &Test,
+    name: &str,
+    binding: &str,
+    parameters: &[(&str, &str)],
+) -> Result<String> {
     let parameters: BTreeMap<_, _> = parameters
         .iter()
         .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
@@ -68,7 +79,7 @@ pub async fn create_class(
         allow_volume_expansion: Some(true),
         ..StorageClass::default()
     };
-    class.metadata.name = Some(test.namespace.clone());
+    class.metadata.name = Some(name.into());
     let api = Api::<StorageClass>::all(test.cluster.client.clone());
     let created = api.create(&PostParams::default(), &class).await?;
     Ok(created.name_any())

@@ -89,7 +89,7 @@ pub async fn pods(
 ) -> Result<BTreeMap<String, String>> {
     let api = Api::<Pod>::namespaced(cluster.client.clone(), namespace);
     let what = format!("the pods of {namespace} to be Ready");
-    wait_for(&what, Duration::from_secs(90), async || {
+    wait_for(&what, Duration::from_secs(180), async || {
         let all = api.list(&ListParams::default()).await?;
         let ready: BTreeMap<String, String> = all
             .items

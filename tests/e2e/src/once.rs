@@ -30,7 +30,7 @@ pub async fn once(test: &Test, claims: &[&str], script: &str) -> Result<()> {
     let api = test.api::<Pod>();
     wait_for(
         &format!("pod {name} to end"),
-        Duration::from_secs(60),
+        Duration::from_secs(120),
         async || {
             let phase = api.get(name).await?.status.and_then(|status| status.phase);
             ensure!(
@@ -44,7 +44,7 @@ pub async fn once(test: &Test, claims: &[&str], script: &str) -> Result<()> {
     api.delete(name, &DeleteParams::default()).await?;
     wait_for(
         &format!("pod {name} to go"),
-        Duration::from_secs(30),
+        Duration::from_secs(60),
         async || {
             ensure!(api.get_opt(name).await?.is_none(), "it is there");
             Ok(())

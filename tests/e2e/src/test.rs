@@ -155,7 +155,7 @@ impl Test {
     pub async fn await_ready(&self, pod: &str) -> Result<Pod> {
         wait_for(
             &format!("pod {pod} to be Ready"),
-            Duration::from_secs(60),
+            Duration::from_secs(120),
             async || {
                 let found = self.api::<Pod>().get(pod).await?;
                 let status = found.status.as_ref().context("it has no status")?;
@@ -180,7 +180,7 @@ impl Test {
     pub async fn await_bound(&self, claim: &str) -> Result<PersistentVolumeClaim> {
         wait_for(
             &format!("claim {claim} to be Bound"),
-            Duration::from_secs(60),
+            Duration::from_secs(120),
             async || {
                 let found = self.api::<PersistentVolumeClaim>().get(claim).await?;
                 let phase = found

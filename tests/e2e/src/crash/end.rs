@@ -19,7 +19,7 @@ use super::scene::Scene;
 use crate::wait_for;
 
 /// How long what others do may take after the Job has ended: a provisioner's deletions.
-const SETTLE: Duration = Duration::from_secs(40);
+const SETTLE: Duration = Duration::from_secs(90);
 
 /// How the migration of each claim ends.
 pub type Ends = BTreeMap<String, Ending>;

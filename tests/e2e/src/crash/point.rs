@@ -150,7 +150,7 @@ async fn terminated(scene: &Scene<'_>, point: &Point) -> Result<bool> {
     }
     job.terminate()?;
     // It has to see the signal before the answer, or the last write of a run would be its end.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
     hold.forward();
     let status = job.wait(Duration::from_secs(15)).await?;
     ensure!(

@@ -75,7 +75,7 @@ async fn refuses_by_itself(test: &Test, volume: &str) -> Result<()> {
     }))?;
     api.create(&PostParams::default(), &asked).await?;
     let what = "the driver to refuse a second node";
-    let refused = wait_for(what, Duration::from_secs(30), async || {
+    let refused = wait_for(what, Duration::from_secs(60), async || {
         let status = api.get(&test.namespace).await?.status;
         let error = status.and_then(|status| status.attach_error);
         Ok(error.context("no error yet")?.message.unwrap_or_default())
@@ -112,7 +112,7 @@ async fn many_nodes_share_a_volume_that_is_for_many() {
         end_pod(test, "two").await?;
         let volume = volume_of(test, "data").await?.name_any();
         let what = "the volume to be attached to node-a only";
-        wait_for(what, Duration::from_secs(30), async || {
+        wait_for(what, Duration::from_secs(60), async || {
             let there = attachments(&test.cluster, &volume).await?;
             ensure!(
                 there.len() == 1 && there[0].spec.node_name == "node-a",

@@ -17,9 +17,10 @@ async fn a_snapshot_and_a_clone_hold_what_was_there_when_they_were_made() {
         }
         test.create(&claim("data", "csi-b")).await?;
         let node = |pod| on_node(pod, "node-a");
-        test.create(&node(app(test, "app", "echo one >/data/file; sync", &["data"])))
-            .await?;
+        test.create(&node(app(test, "app", "", &["data"]))).await?;
         test.await_ready("app").await?;
+        // By its script, it might come after the snapshot.
+        test.exec("app", "echo one >/data/file; sync").await?;
         let snapshots = create_snapshot(test, "taken", "data").await?;
         await_snapshot(&snapshots, "taken").await?;
         test.exec("app", "echo two >/data/file").await?;

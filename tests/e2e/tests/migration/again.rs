@@ -9,8 +9,10 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt};
 use pvmigrate_e2e::{
-    Release, Test, bound, claim, deployment, example, leftovers, mount, run_test, stay,
+    Release, Test, bound, claim, deployment, example, leftovers, mount, run_test, settled, stay,
 };
+
+use super::preflight::no_trial_is_left;
 
 #[tokio::test]
 async fn a_run_that_is_complete_changes_nothing_however_it_is_asked_for_again() {
@@ -147,6 +149,8 @@ async fn apply_template(test: &Test, release: &Release) -> Result<()> {
 /// The resourceVersions of all that a run could change: claims, their old and new volumes,
 /// workloads.
 async fn versions(test: &Test) -> Result<BTreeMap<String, Option<String>>> {
+    settled(&test.cluster, &test.namespace).await?;
+    no_trial_is_left(test).await?;
     let all = ListParams::default();
     let mut versions = BTreeMap::new();
     for claim in test.api::<PersistentVolumeClaim>().list(&all).await? {

@@ -91,7 +91,7 @@ async fn an_application_that_moves_to_another_node_is_not_left_hanging_by_a_wait
             .await?;
         wait_for(
             "the application on node-b",
-            Duration::from_secs(60),
+            Duration::from_secs(120),
             async || {
                 let pods = test.api::<Pod>().list(&ListParams::default()).await?;
                 let there = pods.items.iter().filter(|pod| runs_on(pod, "node-b"));

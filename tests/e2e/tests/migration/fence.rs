@@ -148,7 +148,7 @@ pub async fn no_webhook(test: &Test, namespace: &str) -> Result<()> {
     let pods = kube::Api::<Pod>::namespaced(test.cluster.client.clone(), namespace);
     wait_for(
         "the webhook's pods to be gone",
-        Duration::from_secs(40),
+        Duration::from_secs(90),
         async || {
             let of_webhook = ListParams::default().labels("app.kubernetes.io/component=webhook");
             let left = pods.list(&of_webhook).await?.items;

@@ -76,25 +76,13 @@ async fn a_job_that_was_removed_since_the_plan_needs_no_stop() {
             .await?;
         test.create(&job(test, "report", &stay(""))?).await?;
         example::pods(&test.cluster, &test.namespace, &["first", "report"]).await?;
-        let source = bound(&test.cluster, &test.namespace, "report")
-            .await?
-            .volume
-            .name_any();
+        let source = source_of(test, "report").await?;
 
         let namespace = test.new_namespace("release").await?;
         let release = Release::new(&test.cluster, &namespace, &[&test.namespace]);
         release.start(&[]).await?;
         // All is planned before the first wave begins, and the second begins when that has ended.
-        let volumes = Api::<PersistentVolume>::all(test.cluster.client.clone());
-        wait_for("the plan", Duration::from_secs(180), async || {
-            let volume = volumes.get(&source).await?;
-            ensure!(
-                volume.annotations().contains_key(names::RECORD),
-                "no record"
-            );
-            Ok(())
-        })
-        .await?;
+        planned(test, &source).await?;
         test.api::<Job>()
             .delete("report", &DeleteParams::background())
             .await?;
@@ -116,7 +104,10 @@ async fn a_job_that_was_removed_since_the_plan_needs_no_stop() {
 #[tokio::test]
 async fn what_is_held_is_waited_for_where_it_is_a_job() {
     run_test("jobs-held", async |test| {
-        let script = |name: &str| format!("date >/{name}/begun; sleep 12; date >/{name}/ended");
+        // They end a while after the plan was made, however long it takes until then.
+        let script = |name: &str| {
+            format!("date >/{name}/begun; until [ -e /{name}/go ]; do sleep 0.2; done; sleep 12; date >/{name}/ended")
+        };
         for name in ["report", "nightly"] {
             test.create(&claim(name, &test.cluster.classes[0])).await?;
         }
@@ -129,11 +120,17 @@ async fn what_is_held_is_waited_for_where_it_is_a_job() {
         let nightly = test.create(&nightly).await?;
         test.create(&started_by(test, &nightly, &script("nightly"))?)
             .await?;
-        example::pods(&test.cluster, &test.namespace, &["report", "nightly"]).await?;
+        let both = ["report", "nightly"];
+        let pods = example::pods(&test.cluster, &test.namespace, &both).await?;
+        let sources = [source_of(test, both[0]).await?, source_of(test, both[1]).await?];
 
         let namespace = test.new_namespace("release").await?;
         let release = Release::new(&test.cluster, &namespace, &[&test.namespace]);
         release.start(&[]).await?;
+        for (name, source) in both.iter().zip(&sources) {
+            planned(test, source).await?;
+            test.exec(&pods[*name], &format!("touch /{name}/go")).await?;
+        }
         let here = &test.namespace;
         let why = "is held: its annotation pvmigrate.io/freeze says so";
         let said = ["Job", "CronJob"].map(|kind| match kind {
@@ -202,6 +199,26 @@ async fn what_a_cron_job_has_started_is_suspended_where_that_is_asked_for_and_ru
         release.uninstall().await
     })
     .await;
+}
+
+/// The volume of a claim.
+async fn source_of(test: &Test, claim: &str) -> Result<String> {
+    let both = bound(&test.cluster, &test.namespace, claim).await?;
+    Ok(both.volume.name_any())
+}
+
+/// Waits until a volume has a record: then all is planned.
+async fn planned(test: &Test, volume: &str) -> Result<()> {
+    let volumes = Api::<PersistentVolume>::all(test.cluster.client.clone());
+    wait_for("the plan", Duration::from_secs(180), async || {
+        let volume = volumes.get(volume).await?;
+        ensure!(
+            volume.annotations().contains_key(names::RECORD),
+            "no record"
+        );
+        Ok(())
+    })
+    .await
 }
 
 /// The spec of a Job's pods, with a claim of its name.

@@ -11,6 +11,8 @@ use pvmigrate_e2e::{
     stateful_set, stay,
 };
 
+use super::preflight::no_trial_is_left;
+
 #[tokio::test]
 async fn a_source_that_is_not_to_be_kept_is_deleted_with_its_data() {
     run_test("delete-source", async |test| {
@@ -141,6 +143,7 @@ async fn a_claim_that_nobody_uses_is_moved_and_a_workload_at_zero_stays_there() 
             )
             .await?;
         }
+        no_trial_is_left(test).await?;
         let left = released(&test.cluster, &test.namespace).await?;
         ensure!(left.len() == 2, "{} sources are kept", left.len());
         release.uninstall().await

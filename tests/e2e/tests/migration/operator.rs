@@ -51,7 +51,7 @@ impl Operator {
             name,
         };
         let what = format!("{plural} to be served");
-        wait_for(&what, Duration::from_secs(10), async || {
+        wait_for(&what, Duration::from_secs(60), async || {
             operator.api(test).list(&ListParams::default()).await?;
             Ok(())
         })

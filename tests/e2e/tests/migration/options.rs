@@ -15,7 +15,7 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, ResourceExt};
 use pvmigrate_e2e::{
-    Local, Test, bound, claim, deployment, example, mount, program, run_test, stay,
+    Local, Test, bound, claim, deployment, example, mount, program, run_test, settled, stay,
 };
 
 const LIMIT: Duration = Duration::from_secs(240);
@@ -89,7 +89,7 @@ async fn use_them(test: &Test, mounts: &[pvmigrate_e2e::Mount]) -> Result<()> {
         .await?;
     let names: Vec<&str> = mounts.iter().map(|mount| mount.claim.as_str()).collect();
     example::pods(&test.cluster, &test.namespace, &names).await?;
-    Ok(())
+    settled(&test.cluster, &test.namespace).await
 }
 
 /// A class of the test's own, like another one. Whoever makes it deletes it.

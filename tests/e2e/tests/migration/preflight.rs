@@ -22,17 +22,18 @@ use k8s_openapi::serde::Serialize;
 use k8s_openapi::serde::de::DeserializeOwned;
 use kube::api::{ListParams, PostParams};
 use kube::{Api, Resource, ResourceExt};
-use pvmigrate_e2e::{Cluster, Test, wait_for};
+use pvmigrate_e2e::{Cluster, Test, settled, wait_for};
 use serde_json::Value;
 
 /// What a refused run says last.
 const UNCHANGED: &str = "nothing was changed";
 
 /// The resourceVersions of all that a run could have changed in these namespaces, and of the
-/// volumes of their claims; and every object there is.
+/// volumes of their claims; and every object there is. Workloads have settled before.
 pub async fn versions(cluster: &Cluster, namespaces: &[&str]) -> Result<BTreeMap<String, String>> {
     let mut all = BTreeMap::new();
     for namespace in namespaces {
+        settled(cluster, namespace).await?;
         all.extend(in_namespace::<PersistentVolumeClaim>(cluster, namespace).await?);
         all.extend(in_namespace::<Pod>(cluster, namespace).await?);
         all.extend(in_namespace::<Deployment>(cluster, namespace).await?);
@@ -88,7 +89,7 @@ where
 pub async fn no_trial_is_left(test: &Test) -> Result<()> {
     wait_for(
         "all of the trials to be gone",
-        Duration::from_secs(60),
+        Duration::from_secs(120),
         async || {
             let left = left_of_trials(test).await?;
             ensure!(left.is_empty(), "trials have left {left:?}");

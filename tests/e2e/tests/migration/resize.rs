@@ -12,6 +12,8 @@ use pvmigrate_e2e::{
 };
 use serde_json::{Value, json};
 
+/// What is copied by 1 MiB a second: the claim has to have grown before it is.
+const BYTES: u64 = 48_000_000;
 /// A volume of XFS has 301Mi at least, and grows under its pod.
 const CLASSES: [&str; 2] = ["csi-b", "csi-a"];
 
@@ -53,13 +55,14 @@ async fn a_claim_that_is_being_made_larger_stays_until_that_has_ended() {
 async fn copying(test: &Test) -> Result<(Pod, Release)> {
     test.create(&claim("data", CLASSES[0])).await?;
     let image = &test.cluster.tools_image;
-    let script = stay("[ -e /data/file ] || head -c 24000000 /dev/urandom >/data/file");
+    let fill = format!("[ -e /data/file ] || head -c {BYTES} /dev/urandom >/data/file");
+    let script = stay(&fill);
     test.create(&deployment("app", image, &script, &[mount("data")]))
         .await?;
     let pods = example::pods(&test.cluster, &test.namespace, &["data"]).await?;
     test.exec(
         &pods["data"],
-        "until [ $(stat -c %s /data/file) = 24000000 ]; do sleep 0.1; done",
+        &format!("until [ $(stat -c %s /data/file) = {BYTES} ]; do sleep 0.1; done"),
     )
     .await?;
     let app = test.api::<Pod>().get(&pods["data"]).await?;

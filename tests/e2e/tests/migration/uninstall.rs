@@ -19,7 +19,7 @@ use scene::{CLAIMS, a_claim_is_missing, contents, deploy, gone_and_back, release
 #[tokio::test]
 async fn uninstalled_while_it_stages_nothing_is_stopped_and_nothing_is_left() {
     run_test("uninstall-staging", async |test| {
-        let before = deploy(test).await?;
+        let before = deploy(test, 2).await?;
         let pods = example::pods(&test.cluster, &test.namespace, &CLAIMS).await?;
         // No node has as much: the mover stays Pending.
         let release = release(test).await?;
@@ -29,7 +29,7 @@ async fn uninstalled_while_it_stages_nothing_is_stopped_and_nothing_is_left() {
                 "mover.resources.requests.cpu=900,skipPreflight=true",
             ])
             .await?;
-        wait_for("a mover", Duration::from_secs(60), async || {
+        wait_for("a mover", Duration::from_secs(120), async || {
             let movers = format!("{}={}", names::ROLE, names::ROLE_MOVER);
             let movers = ListParams::default().labels(&movers);
             let found = test.api::<Pod>().list(&movers).await?.items;
@@ -48,18 +48,23 @@ async fn uninstalled_while_it_stages_nothing_is_stopped_and_nothing_is_left() {
 #[tokio::test]
 async fn uninstalled_while_workloads_stop_they_run_again_on_their_old_volumes() {
     run_test("uninstall-frozen", async |test| {
-        let before = deploy(test).await?;
+        // So long that the abort comes before the run has gone on.
+        let before = deploy(test, 12).await?;
         let release = release(test).await?;
         release.start(&[]).await?;
-        wait_for("a pod to be stopped", Duration::from_secs(60), async || {
-            let pods = test.api::<Pod>().list(&ListParams::default()).await?.items;
-            let mut applications = pods.iter().filter(|pod| pod.labels().contains_key("app"));
-            ensure!(
-                applications.any(|pod| pod.metadata.deletion_timestamp.is_some()),
-                "all of them run"
-            );
-            Ok(())
-        })
+        wait_for(
+            "a pod to be stopped",
+            Duration::from_secs(120),
+            async || {
+                let pods = test.api::<Pod>().list(&ListParams::default()).await?.items;
+                let mut applications = pods.iter().filter(|pod| pod.labels().contains_key("app"));
+                ensure!(
+                    applications.any(|pod| pod.metadata.deletion_timestamp.is_some()),
+                    "all of them run"
+                );
+                Ok(())
+            },
+        )
         .await?;
         gone_and_back(test, &release, &before).await?;
 
@@ -83,7 +88,7 @@ async fn uninstalled_while_workloads_stop_they_run_again_on_their_old_volumes() 
 #[tokio::test]
 async fn uninstalled_while_a_claim_is_missing_it_is_made_again_on_its_old_volume() {
     run_test("uninstall-vacated", async |test| {
-        let before = deploy(test).await?;
+        let before = deploy(test, 2).await?;
         let refusal = Refusal::new(&test.cluster, &test.namespace, &CLAIMS).await?;
         let release = release(test).await?;
         release.start(&[]).await?;
@@ -97,7 +102,7 @@ async fn uninstalled_while_a_claim_is_missing_it_is_made_again_on_its_old_volume
 #[tokio::test]
 async fn uninstalled_without_hooks_the_fence_stays_over_a_missing_claim_until_the_next_run() {
     run_test("uninstall-no-hooks", async |test| {
-        let before = deploy(test).await?;
+        let before = deploy(test, 2).await?;
         let refusal = Refusal::new(&test.cluster, &test.namespace, &CLAIMS).await?;
         let release = release(test).await?;
         release.start(&[]).await?;

@@ -137,7 +137,7 @@ async fn run(test: &Test, operators: [&Operator; 2], classes: &[String; 2], by: 
         ensure!(now.class() == classes[1], "{name} is of {}", now.class());
     }
     let what = "the workloads to be as before";
-    wait_for(what, Duration::from_secs(30), async || {
+    wait_for(what, Duration::from_secs(60), async || {
         let now = ready(test, operators, by).await?;
         ensure!(now == before, "{now:#}\ninstead of\n{before:#}");
         Ok(())

@@ -10,6 +10,8 @@ use pvmigrate_e2e::example::CLAIMS;
 use pvmigrate_e2e::{Bound, Release, Test, dispose, folder, released};
 use serde_json::Value;
 
+use super::super::preflight::no_trial_is_left;
+
 /// The sources are Released, with policy Retain; the report names each with a command, and that
 /// command deletes the volume and what is behind it.
 pub async fn are_left_to_be_disposed_of(
@@ -23,6 +25,7 @@ pub async fn are_left_to_be_disposed_of(
         "the run is {}",
         report["state"]
     );
+    no_trial_is_left(test).await?;
     let left = released(&test.cluster, &test.namespace).await?;
     ensure!(
         left.len() == CLAIMS.len(),

@@ -86,7 +86,7 @@ async fn frozen(test: &Test, source: &PersistentVolume) -> Result<AtFrozen> {
     let name = source.name_any();
     let only = WatchParams::default()
         .fields(&format!("metadata.name={name}"))
-        .timeout(120);
+        .timeout(240);
     let version = source.resource_version().unwrap_or_default();
     let mut events = volumes.watch(&only, &version).await?.boxed();
     while let Some(event) = events.next().await {

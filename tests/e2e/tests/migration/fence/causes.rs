@@ -13,7 +13,7 @@ use kube::{Client, ResourceExt};
 use pvmigrate_e2e::{Test, bound, crash, create_policy, delete_policy, example, run_test};
 use serde_json::json;
 
-use super::halted::start_job;
+use super::halted::{said, start_job};
 use super::no_webhook;
 
 /// Staging, and the time that a fence has to come into force.
@@ -67,7 +67,7 @@ async fn outside_the_cluster_a_job_without_a_webhook_service_says_so_and_migrate
         let proxy = release.proxy().await?;
         let mut job = start_job(&release, &proxy, namespace)?;
         let status = job.wait(LIMIT).await?;
-        let log = job.tail();
+        let log = said(&release)?;
         ensure!(status.code() == Some(0), "{status}\n{log}");
         ensure!(log.contains(ALONE), "nothing says {ALONE:?}:\n{log}");
         example::pods(cluster, namespace, &["data"]).await?;
@@ -95,7 +95,7 @@ async fn meet(test: &Test, obstacle: Obstacle) -> Result<()> {
     let proxy = release.proxy().await?;
     let mut job = start_job(&release, &proxy, &namespace)?;
     let status = job.wait(LIMIT).await?;
-    let log = job.tail();
+    let log = said(&release)?;
     ensure!(status.code() == Some(4), "{obstacle:?}: {status}\n{log}");
     let begin = format!("the fence of claim {namespace}/data could not be proved in 30 s: {says}");
     ensure!(

@@ -74,7 +74,7 @@ async fn webhook_is_gone(test: &Test, namespace: &str) -> Result<()> {
     let pods = Api::<Pod>::namespaced(client.clone(), namespace);
     let secrets = Api::<Secret>::namespaced(client.clone(), namespace);
     let what = "the webhook's pods and its CA to be gone";
-    wait_for(what, Duration::from_secs(40), async || {
+    wait_for(what, Duration::from_secs(120), async || {
         let of_webhook = ListParams::default().labels("app.kubernetes.io/component=webhook");
         let left = pods.list(&of_webhook).await?.items;
         ensure!(left.is_empty(), "there are {} pods", left.len());

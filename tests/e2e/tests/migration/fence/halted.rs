@@ -17,6 +17,11 @@ use super::{all_stopped, applications, let_go, user};
 const LIMIT: Duration = Duration::from_secs(120);
 const LOG: &str = "job.log";
 
+/// All that the Jobs of a release have said.
+pub fn said(release: &crash::Release) -> Result<String> {
+    Ok(std::fs::read_to_string(release.folder.join(LOG))?)
+}
+
 pub struct Halted<'a> {
     pub test: &'a Test,
     pub release: crash::Release,
@@ -92,7 +97,7 @@ impl<'a> Halted<'a> {
         let mut abort = self.job("abort")?;
         let status = abort.wait(LIMIT).await?;
         ensure!(status.code() == Some(0), "{status}:\n{}", abort.tail());
-        Ok(std::fs::read_to_string(self.release.folder.join(LOG))?)
+        said(&self.release)
     }
 
     /// The Job is lost; the next one finds the fence as the test left it, and goes on to the end.

@@ -43,17 +43,15 @@ async fn what_is_not_meant_passes_whether_the_webhook_answers_or_not() {
         test.exec(&a_pod(test).await?, "true")
             .await
             .context("exec without a webhook")?;
-        // The Job that goes on has to prove the fence again.
-        test.cluster
-            .kubectl(&[
-                "scale",
-                "deployment/pvmigrate-webhook",
-                "--replicas=1",
-                "-n",
-                &halted.of.namespace,
-            ])
-            .await?
-            .success()?;
+        // The Job that goes on has to prove the fence again, and gives up after a while.
+        let webhook = "deployment/pvmigrate-webhook";
+        for arguments in [
+            ["scale", webhook, "--replicas=1", "--timeout=90s"],
+            ["rollout", "status", webhook, "--timeout=90s"],
+        ] {
+            let all = [&arguments[..], &["-n", &halted.of.namespace]].concat();
+            test.cluster.kubectl(&all).await?.success()?;
+        }
         halted.finish().await
     })
     .await;
@@ -289,7 +287,7 @@ async fn a_refused_controller_says_why(halted: &Halted<'_>) -> Result<()> {
     );
     wait_for(
         "the event of the refused pod",
-        Duration::from_secs(10),
+        Duration::from_secs(60),
         async || {
             let fields =
                 ListParams::default().fields("involvedObject.name=late,reason=FailedCreate");

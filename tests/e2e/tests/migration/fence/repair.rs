@@ -54,7 +54,7 @@ async fn what_is_edited_or_deleted_is_put_back_at_once_and_the_proof_is_repeated
             put_back(client, object, &before, "deleted").await?;
         }
         let sentence = format!("pvmigrate is migrating claim {}/web to ", test.namespace);
-        pvmigrate_e2e::wait_for("the policy to be in force again", Duration::from_secs(5), async || {
+        pvmigrate_e2e::wait_for("the policy to be in force again", Duration::from_secs(20), async || {
             super::requests::expect_refusal(super::mounting(test, "web").of(&user).await, &sentence)
         })
         .await?;

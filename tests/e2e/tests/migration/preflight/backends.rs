@@ -1,12 +1,14 @@
 //! Two volume objects with the same data behind them, and two claims with one volume object. Nothing
 //! of it is mounted, so no server and no folder has to be there.
 
+use std::time::Duration;
+
 use anyhow::ensure;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 use pvmigrate_e2e::csi::{delete_class, with_spec};
-use pvmigrate_e2e::{Outside, Test, claim, run_test};
+use pvmigrate_e2e::{Outside, Test, claim, run_test, wait_for};
 use serde_json::{Value, json};
 
 use super::storage::class;
@@ -41,6 +43,16 @@ async fn data_that_two_volumes_have_and_a_volume_that_two_claims_want_are_named(
             test.await_bound(name).await?;
         }
         test.create(&with_spec(&claim("late", &class), &on("nfs"))?).await?;
+        // The last change of a volume that nobody takes.
+        wait_for("the volumes to be Available or Bound", Duration::from_secs(60), async || {
+            for volume in &volumes {
+                let name = volume["metadata"]["name"].as_str().unwrap_or_default();
+                let phase = api.get(name).await?.status.and_then(|status| status.phase);
+                ensure!(phase.as_deref() != Some("Pending") && phase.is_some(), "{name} is {phase:?}");
+            }
+            Ok(())
+        })
+        .await?;
 
         let outside = Outside::new(test).await?;
         let before = versions(&test.cluster, &[ns]).await?;

@@ -1,11 +1,13 @@
 //! Claims that cannot be moved as they are, or are not those that were meant.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, ResourceExt};
 use pvmigrate_e2e::csi::{create_class, delete_class, volume_of, with_spec};
-use pvmigrate_e2e::{Outside, Test, claim, run_test};
+use pvmigrate_e2e::{Outside, Test, claim, run_test, wait_for};
 use serde_json::json;
 
 use super::{UNCHANGED, no_trial_is_left, versions};
@@ -33,6 +35,13 @@ async fn wishes_that_cannot_be_met_and_claims_that_are_not_ours_to_move_are_name
         }
         let system = Api::<PersistentVolumeClaim>::namespaced(test.cluster.client.clone(), "kube-system");
         system.create(&PostParams::default(), &claim(ns, &class)).await?;
+        // One without a volume would be left out, and not named.
+        wait_for("the system's claim to be Bound", Duration::from_secs(60), async || {
+            let phase = system.get(ns).await?.status.and_then(|status| status.phase);
+            ensure!(phase.as_deref() == Some("Bound"), "it is {phase:?}");
+            Ok(())
+        })
+        .await?;
 
         let outside = Outside::new(test).await?;
         let before = versions(&test.cluster, &[ns]).await?;

@@ -36,9 +36,9 @@ async fn all_that_is_wrong_is_said_at_once_and_nothing_is_changed() {
         let (ns, sentences) = (&test.namespace, sentences(&test.namespace, &narrow, &twin));
         let sentences: Vec<&str> = sentences.iter().map(String::as_str).collect();
         end.expect(3, &sentences)?.expect(3, &[UNCHANGED])?;
+        no_trial_is_left(test).await?;
         let after = versions(&test.cluster, &namespaces).await?;
         ensure!(before == after, "it was {before:#?}\nand is {after:#?}");
-        no_trial_is_left(test).await?;
 
         outside.remove().await?;
         let bare = json!({"metadata": {"finalizers": null}});

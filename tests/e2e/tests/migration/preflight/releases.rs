@@ -31,7 +31,7 @@ async fn a_claim_that_another_release_is_moving_is_left_to_it() {
         other.start(&["--set", wait]).await?;
         let movers = format!("{}={}", names::ROLE, names::ROLE_MOVER);
         let movers = ListParams::default().labels(&movers);
-        wait_for("the other's mover", Duration::from_secs(60), async || {
+        wait_for("the other's mover", Duration::from_secs(120), async || {
             let found = test.api::<Pod>().list(&movers).await?.items;
             ensure!(!found.is_empty(), "there is none");
             Ok(())

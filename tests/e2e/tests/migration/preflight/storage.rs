@@ -7,13 +7,13 @@ use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::api::storage::v1::{CSIDriver, CSIStorageCapacity, StorageClass};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams};
-use pvmigrate_e2e::csi::{create_class, delete_class};
+use pvmigrate_e2e::csi::{create_class_named, delete_class};
 use pvmigrate_e2e::{Outside, Test, claim, run_test, wait_for};
 use serde_json::{Value, json};
 
 use super::{UNCHANGED, no_trial_is_left, versions};
 
-/// Trials of these tests are in vain, and not worth more.
+/// For trials that are in vain, and not worth more.
 const SOON: [(&str, &str); 1] = [("PVMIGRATE_STAGE_SECONDS", "5")];
 
 #[tokio::test]
@@ -31,13 +31,13 @@ async fn a_driver_without_a_node_and_a_class_without_volumes_are_named() {
         drivers.create(&PostParams::default(), &object).await?;
         let class = class(test, &driver).await?;
         let sentence = format!("destSC: CSI driver {driver} of StorageClass {class} is registered on no node: its node plugin does not run");
-        refused(test, &class, &[&sentence]).await?;
+        refused(test, &class, &SOON, &[&sentence]).await?;
         delete_class(test, &class).await?;
         drivers.delete(&driver, &DeleteParams::default()).await?;
 
         let class = self::class(test, "kubernetes.io/no-provisioner").await?;
         let sentence = format!("destSC: StorageClass {class} has no provisioner, and 0 volumes of it are Available for 1 claims: make more");
-        refused(test, &class, &[&sentence]).await?;
+        refused(test, &class, &SOON, &[&sentence]).await?;
         delete_class(test, &class).await
     })
     .await;
@@ -51,11 +51,10 @@ async fn a_destination_that_has_too_little_room_is_refused_with_what_it_has() {
         }
         test.create(&claim("data", "csi-now")).await?;
         test.await_bound("data").await?;
-        let pool = [("pool", test.namespace.as_str()), ("capacity", "32Mi")];
-        let class = create_class(test, "WaitForFirstConsumer", &pool).await?;
-        published(test, &class).await?;
+        let (class, _) = with_pool(test, "small", "32Mi").await?;
         let sentence = format!("claim {}/data needs 64Mi, and where it may go StorageClass {class} has room for 32Mi (CSIStorageCapacity)", test.namespace);
-        refused(test, &class, &[&sentence, "was tried for claims like"]).await?;
+        let tried = "was tried for claims like";
+        refused(test, &class, &SOON, &[&sentence, tried]).await?;
         delete_class(test, &class).await?;
 
         // Each fits, and a trial does; three do not, wherever they go.
@@ -63,11 +62,11 @@ async fn a_destination_that_has_too_little_room_is_refused_with_what_it_has() {
             test.create(&claim(name, "csi-now")).await?;
             test.await_bound(name).await?;
         }
-        let pool = [("pool", test.namespace.as_str()), ("capacity", "80Mi")];
-        let class = create_class(test, "WaitForFirstConsumer", &pool).await?;
-        let room = 80 * published(test, &class).await?;
+        let (class, places) = with_pool(test, "large", "80Mi").await?;
+        let room = 80 * places;
         let sentence = format!("all claims together need 192Mi, and StorageClass {class} has room for {room}Mi (CSIStorageCapacity)");
-        refused(test, &class, &[&sentence]).await?;
+        // The trial has all the time that it needs to be made and to be removed.
+        refused(test, &class, &[], &[&sentence]).await?;
         delete_class(test, &class).await
     })
     .await;
@@ -108,28 +107,35 @@ async fn rights_that_the_job_lacks_are_named_with_group_resource_and_verb() {
     .await;
 }
 
-/// Waits until the capacity of a class is known everywhere; returns in how many places that is.
-async fn published(test: &Test, class: &str) -> Result<usize> {
+/// A class whose pool has this capacity, once that is published everywhere; and in how many places
+/// that is. What is published of a class that is gone stays for a while: each has its own name.
+async fn with_pool(test: &Test, suffix: &str, capacity: &str) -> Result<(String, usize)> {
+    let name = format!("{}-{suffix}", test.namespace);
+    let pool = [("pool", name.as_str()), ("capacity", capacity)];
+    let class = create_class_named(test, &name, "WaitForFirstConsumer", &pool).await?;
+    let places = published(test, &class, capacity).await?;
+    Ok((class, places))
+}
+
+/// Waits until the class has this capacity wherever capacities are known; returns in how many
+/// places that is.
+async fn published(test: &Test, class: &str, capacity: &str) -> Result<usize> {
     let api = Api::<CSIStorageCapacity>::all(test.cluster.client.clone());
-    let places = async || -> Result<(usize, usize)> {
-        let all = api.list(&ListParams::default()).await?.items;
-        let of = |class: &str| {
-            let known = all.iter().filter(|c| c.capacity.is_some());
-            known.filter(|c| c.storage_class_name == class).count()
-        };
-        Ok((of(class), of("csi-b")))
-    };
     let what = "the capacity of the class";
     wait_for(what, Duration::from_secs(90), async || {
-        let (ours, all) = places().await?;
+        let all = api.list(&ListParams::default()).await?.items;
+        let of = |class: &str| -> Vec<String> {
+            let named = all.iter().filter(|c| c.storage_class_name == class);
+            named.filter_map(|c| Some(c.capacity.clone()?.0)).collect()
+        };
+        let (ours, places) = (of(class), of("csi-b").len());
         ensure!(
-            ours == all && all > 0,
-            "it is published in {ours} of {all} places"
+            places > 0 && ours == vec![capacity; places],
+            "it is published in {places} places, there as {ours:?}"
         );
-        Ok(())
+        Ok(places)
     })
-    .await?;
-    Ok(places().await?.0)
+    .await
 }
 
 /// A class of this provisioner, named after the test.
@@ -142,16 +148,22 @@ pub async fn class(test: &Test, provisioner: &str) -> Result<String> {
     Ok(test.namespace.clone())
 }
 
-async fn refused(test: &Test, class: &str, sentences: &[&str]) -> Result<()> {
+async fn refused(
+    test: &Test,
+    class: &str,
+    settings: &[(&str, &str)],
+    sentences: &[&str],
+) -> Result<()> {
     let before = versions(&test.cluster, &[&test.namespace]).await?;
     let outside = Outside::new(test).await?;
     let end = outside
-        .run(["csi-now", class], &[&test.namespace], &SOON)
+        .run(["csi-now", class], &[&test.namespace], settings)
         .await?;
     end.expect(3, sentences)?.expect(3, &[UNCHANGED])?;
+    // The volume of a trial that went well is its provisioner's to delete: the Job does not wait.
+    no_trial_is_left(test).await?;
     let after = versions(&test.cluster, &[&test.namespace]).await?;
     ensure!(before == after, "it was {before:#?}\nand is {after:#?}");
-    no_trial_is_left(test).await?;
     outside.remove().await
 }
 

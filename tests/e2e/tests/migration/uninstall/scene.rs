@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
@@ -19,11 +19,15 @@ use pvmigrate_record::record::{Outcome, Record};
 pub const CLAIMS: [&str; 2] = ["data-db-0", "web"];
 
 /// Data that is made once, of random contents: an application that starts on an empty volume has
-/// other data. Told to end, it takes its time, which is when the release is uninstalled.
-const APPLICATION: &str = "cd \"$(ls -d /data /web 2>/dev/null)\"
+/// other data. Told to end, it takes so many seconds.
+fn application(ends_in: u32) -> String {
+    format!(
+        "cd \"$(ls -d /data /web 2>/dev/null)\"
 [ -e own ] || head -c 200000 /dev/urandom >own
-trap 'sleep 4; exit 0' TERM
-while :; do sleep 0.1 & wait; done";
+trap 'sleep {ends_in}; exit 0' TERM
+while :; do sleep 0.1 & wait; done"
+    )
+}
 
 /// What must be the same afterwards.
 pub struct Before {
@@ -32,21 +36,23 @@ pub struct Before {
     pub contents: BTreeMap<String, String>,
 }
 
-/// Two applications, each with a claim and data of its own.
-pub async fn deploy(test: &Test) -> Result<Before> {
+/// Two applications, each with a claim and data of its own, that take so many seconds to end.
+pub async fn deploy(test: &Test, ends_in: u32) -> Result<Before> {
     let (class, image) = (&test.cluster.classes[0], &test.cluster.tools_image);
+    let script = application(ends_in);
+    let mut web = deployment("web", image, &script, &[mount("web")]);
+    let mut db = stateful_set("db", 1, class, image, &script, &[mount("data")]);
+    let templates = [
+        web.spec.as_mut().map(|spec| &mut spec.template),
+        db.spec.as_mut().map(|spec| &mut spec.template),
+    ];
+    for template in templates.into_iter().flatten() {
+        let spec = template.spec.as_mut().context("a template without a pod")?;
+        spec.termination_grace_period_seconds = Some(60);
+    }
     test.create(&claim("web", class)).await?;
-    test.create(&deployment("web", image, APPLICATION, &[mount("web")]))
-        .await?;
-    test.create(&stateful_set(
-        "db",
-        1,
-        class,
-        image,
-        APPLICATION,
-        &[mount("data")],
-    ))
-    .await?;
+    test.create(&web).await?;
+    test.create(&db).await?;
     let contents = contents(test).await?;
     let volumes = volumes(test).await?;
     Ok(Before { volumes, contents })
@@ -131,7 +137,7 @@ pub async fn gone_and_back(test: &Test, release: &Release, before: &Before) -> R
 pub async fn a_claim_is_missing(test: &Test) -> Result<String> {
     wait_for(
         "a claim to be missing",
-        Duration::from_secs(90),
+        Duration::from_secs(180),
         async || {
             for name in CLAIMS {
                 let found = test.api::<PersistentVolumeClaim>().get_opt(name).await?;

@@ -271,7 +271,7 @@ fn consumer(test: &Test, name: &str, script: &str, node: &str) -> Pod {
 }
 
 async fn all_stopped(test: &Test, widgets: &Operator) -> Result<()> {
-    let limit = Duration::from_secs(90);
+    let limit = Duration::from_secs(120);
     wait_for("all three to be stopped", limit, async || {
         let widget = widgets.api(test).get("widget").await?;
         let job = test.api::<Job>().get("report").await?;
