@@ -15,6 +15,7 @@ use pvmigrate_record::record::{ClaimManifest, Owner, Record, Wishes};
 use crate::config::Config;
 use crate::quantity::bytes;
 
+pub mod ahead;
 pub mod resize;
 mod wishes;
 

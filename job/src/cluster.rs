@@ -24,10 +24,13 @@ mod retry;
 #[cfg(test)]
 pub mod scripted;
 mod subresources;
+mod view;
 
 use gate::Gate;
 pub use retry::retried;
 pub use subresources::Evicted;
+use view::Views;
+pub use view::{View, version};
 
 /// How often an update is tried against a newer state of its object. Controllers write the
 /// objects that we write, so a few conflicts are ordinary; this many are not.
@@ -58,6 +61,7 @@ pub struct Cluster {
     client: Client,
     config: Arc<kube::Config>,
     gate: Arc<Gate>,
+    views: Arc<Views>,
 }
 
 impl Cluster {
@@ -67,6 +71,7 @@ impl Cluster {
             client: Client::try_from(config.clone())?,
             config: Arc::new(config),
             gate: Arc::new(Gate::open()),
+            views: Arc::default(),
         })
     }
 

@@ -1,6 +1,7 @@
 //! One group through all its phases, forward or back.
 
 use jiff::Timestamp;
+use kube::ResourceExt;
 use pvmigrate_record::phase::{Event, Heading, Phase};
 use pvmigrate_record::record::Outcome;
 use serde_json::json;
@@ -100,8 +101,11 @@ async fn advance(
     place: &Place<'_>,
     window: &mut Option<Window>,
 ) -> Result<(), Stop> {
+    let mut _expected = None;
     while group.behind() < Phase::Done {
         match group.behind() {
+            Phase::Staged => _expected = Some(run.fence.expect()),
+            Phase::Fenced => _expected = None,
             Phase::Reserved => place.movers_gone(),
             Phase::Thawed => *window = None,
             _ => {}
@@ -162,10 +166,14 @@ pub async fn take_over(run: &Run, group: &mut Group, will: Will) -> Result<(), S
     let mut lost = None;
     for migration in &mut group.claims {
         let (phase, heading) = (migration.record.phase, migration.record.heading);
-        let is_gone = back::claim_volume(run, migration).await?.is_none();
-        // A crash between the delete of the claim and the record of it.
-        let is_vacated = phase == Phase::Reserved && is_gone;
-        if heading == Heading::Destination && phase < Phase::Reserved && is_gone {
+        let there = back::claim_now(run, migration).await?;
+        let uid = there.and_then(|claim| claim.uid());
+        // That the old claim is gone is not recorded before the new one is there, and bound. What
+        // is under the name then, ours or somebody's, has another UID.
+        let is_another =
+            heading == Heading::Destination && uid.as_ref() != Some(&migration.record.claim.uid);
+        let is_vacated = phase == Phase::Reserved && (uid.is_none() || is_another);
+        if heading == Heading::Destination && phase < Phase::Reserved && uid.is_none() {
             lost = Some(format!(
                 "claim {} was deleted by somebody else",
                 migration.record.claim

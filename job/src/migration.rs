@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
 use kube::api::Api;
 use pvmigrate_record::names;
+use pvmigrate_record::order::Order;
 use pvmigrate_record::phase::{Event, Heading, Phase};
 use pvmigrate_record::record::{Failure, Freezing, Record, Volume};
 use serde_json::{Value, json};
@@ -22,9 +23,23 @@ use crate::stop::Stop;
 pub struct Migration {
     pub record: Record,
     pub volume: PersistentVolume,
+    /// The last seen state of the destination, once there is one.
+    pub destination_state: Option<PersistentVolume>,
+    /// What its mover does when it is asked to end. Not recorded: a Job that takes over repeats
+    /// the copy.
+    pub parting: Option<Order>,
 }
 
 impl Migration {
+    pub fn new(record: Record, volume: PersistentVolume) -> Self {
+        Self {
+            record,
+            volume,
+            destination_state: None,
+            parting: None,
+        }
+    }
+
     /// The name of the staging claim and of the mover.
     pub fn staging_name(&self) -> String {
         names::staging_object(&self.record.run, &self.record.claim.uid)
@@ -49,7 +64,38 @@ impl Migration {
 
     /// The destination, which is known by its UID and nothing else.
     pub async fn destination_volume(&self, cluster: &Cluster) -> Result<PersistentVolume, Stop> {
-        volume(cluster, self.destination()?).await
+        match &self.destination_state {
+            Some(seen) => Ok(cluster.volumes_seen().await?.newest(seen.clone())),
+            None => volume(cluster, self.destination()?).await,
+        }
+    }
+
+    /// The volume that the claim shall be bound to in the end.
+    pub async fn heading_state(&self, cluster: &Cluster) -> Result<PersistentVolume, Stop> {
+        match self.record.heading {
+            Heading::Destination => self.destination_volume(cluster).await,
+            Heading::Source => Ok(cluster.volumes_seen().await?.newest(self.volume.clone())),
+        }
+    }
+
+    /// That volume was written.
+    pub fn set_heading_state(&mut self, state: PersistentVolume) {
+        match self.record.heading {
+            Heading::Destination => self.destination_state = Some(state),
+            Heading::Source => self.volume = state,
+        }
+    }
+
+    /// The claim as it is seen; none if it does not exist.
+    pub async fn claim_seen(
+        &self,
+        cluster: &Cluster,
+    ) -> Result<Option<PersistentVolumeClaim>, Stop> {
+        let claim = &self.record.claim;
+        Ok(cluster
+            .claims_seen(&claim.namespace)
+            .await?
+            .get(&claim.name))
     }
 
     /// Writes the record, and `with` it what else of the source volume changes in the same moment.
@@ -68,6 +114,7 @@ impl Migration {
         let before = (self.record.epoch, self.record.job.clone());
         let after = (self.record.epoch + 1, job.to_string());
         (self.record.epoch, self.record.job) = after.clone();
+        self.parting = None;
         self.write(cluster, json!({}), move |stored| {
             stored.is_none_or(|r| {
                 let stored = (r.epoch, r.job.clone());
@@ -86,8 +133,9 @@ impl Migration {
         let record = &self.record;
         let json = record.to_json();
         let api = cluster.all::<PersistentVolume>();
+        let newest = cluster.volumes_seen().await?.newest(self.volume.clone());
         self.volume = cluster
-            .update(&api, self.volume.clone(), |state| {
+            .update(&api, newest, |state| {
                 let stored = record_of(state)
                     .transpose()
                     .map_err(|error| Stop::refused(error.to_string()))?;
@@ -128,7 +176,7 @@ impl Migration {
     /// Takes the epoch off the claim, where a way back or a takeover has left it.
     pub async fn unmark_claim(&self, cluster: &Cluster) -> Result<(), Stop> {
         let claims = self.claims(cluster);
-        let Some(claim) = cluster.get(&claims, &self.record.claim.name).await? else {
+        let Some(claim) = self.claim_seen(cluster).await? else {
             return Ok(());
         };
         let patch = json!({"metadata": {"annotations": {names::EPOCH: null}}});

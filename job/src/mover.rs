@@ -3,6 +3,7 @@
 mod arguments;
 mod dress;
 pub mod orders;
+pub mod parting;
 mod placement;
 mod together;
 
@@ -10,8 +11,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EnvVar, EnvVarSource,
-    ObjectFieldSelector, PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec,
-    SeccompProfile, SecurityContext, Volume, VolumeDevice, VolumeMount,
+    ExecAction, Lifecycle, LifecycleHandler, ObjectFieldSelector,
+    PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec, SeccompProfile,
+    SecurityContext, Volume, VolumeDevice, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use pvmigrate_record::names;
@@ -121,6 +123,16 @@ fn container(record: &Record, config: &Config) -> Container {
         image_pull_policy: Some(config.image_pull_policy.clone()),
         command: Some(vec!["/pvmigrate-mover".into()]),
         args: Some(arguments::arguments(record, config)),
+        // So that it can tell its kubelet's word from anybody's signal.
+        lifecycle: Some(Lifecycle {
+            pre_stop: Some(LifecycleHandler {
+                exec: Some(ExecAction {
+                    command: Some(vec!["/pvmigrate-mover".into(), "end".into()]),
+                }),
+                ..LifecycleHandler::default()
+            }),
+            ..Lifecycle::default()
+        }),
         // A mover that cannot begin says why on stderr.
         termination_message_policy: Some("FallbackToLogsOnError".into()),
         env: Some(vec![EnvVar {

@@ -24,12 +24,26 @@ pub struct SeenPod {
     pub pod: Pod,
 }
 
+impl SeenPod {
+    fn of(pod: Pod, deleted: bool, claims: BTreeSet<String>) -> Self {
+        Self {
+            name: pod.name_any(),
+            uid: pod.uid().unwrap_or_default(),
+            node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+            claims,
+            ended: has_ended(&pod),
+            deleted,
+            pod,
+        }
+    }
+}
+
 /// What is known of the pods that mount a group's claims since the watch began.
 #[derive(Clone, Debug, Default)]
 pub struct Pods {
     pub seen: BTreeMap<String, SeenPod>,
-    /// Where the group's movers run, by their names.
-    pub movers: BTreeMap<String, String>,
+    /// The group's movers, by their names.
+    pub movers: BTreeMap<String, SeenPod>,
     /// The watch was interrupted in a way that may have hidden a pod.
     pub gap: bool,
 }
@@ -45,10 +59,8 @@ impl Pods {
     fn take(&mut self, pod: Pod, deleted: bool, wanted: &Wanted) {
         let name = pod.name_any();
         if wanted.movers.contains_key(&name) {
-            match pod.spec.as_ref().and_then(|spec| spec.node_name.clone()) {
-                Some(node) if !deleted => self.movers.insert(name, node),
-                _ => self.movers.remove(&name),
-            };
+            let seen = SeenPod::of(pod, deleted, BTreeSet::new());
+            self.movers.insert(name, seen);
             return;
         }
         let claims: BTreeSet<String> = mounted_claims(&pod)
@@ -57,17 +69,8 @@ impl Pods {
         if claims.is_empty() {
             return;
         }
-        let uid = pod.uid().unwrap_or_default();
-        let seen = SeenPod {
-            name: pod.name_any(),
-            uid: uid.clone(),
-            node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
-            claims,
-            ended: has_ended(&pod),
-            deleted,
-            pod,
-        };
-        self.seen.insert(uid, seen);
+        let seen = SeenPod::of(pod, deleted, claims);
+        self.seen.insert(seen.uid.clone(), seen);
     }
 }
 
@@ -82,8 +85,11 @@ pub struct Wanted {
 
 /// Why a consumer cannot reach its claim for a mover's sake: it is on another node, or finds none.
 fn moved(pods: &Pods, wanted: &Wanted) -> Option<String> {
-    pods.movers.iter().find_map(|(mover, node)| {
-        let claim = wanted.movers.get(mover)?;
+    pods.movers.values().find_map(|mover| {
+        let (claim, node) = (wanted.movers.get(&mover.name)?, mover.node.as_ref()?);
+        if mover.deleted {
+            return None;
+        }
         if wanted.shared.contains(claim) {
             return None;
         }

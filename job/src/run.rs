@@ -20,7 +20,7 @@ use crate::fence::Fence;
 use crate::migration::Group;
 use crate::observe::{Observed, observe};
 use crate::plan::{Plan, Shown, plan};
-use crate::preflight;
+use crate::preflight::{self, provisioner};
 use crate::report::{Report, State};
 use crate::sites::Sites;
 use crate::stop::Stop;
@@ -48,6 +48,11 @@ pub struct Run {
     pub fence: Fence,
     /// The reclaim policies of the classes that exist.
     policies: BTreeMap<String, String>,
+    /// Whether the destination's class waits until it is known where a volume is needed.
+    pub waits_for_consumer: bool,
+    /// Whether its provisioner may be told where that is. A volume that somebody has made by hand
+    /// would be taken wherever it is.
+    pub provisions_ahead: bool,
     /// Of workloads that have no pod.
     pub sites: Sites,
     owner: Option<OwnerReference>,
@@ -68,6 +73,8 @@ impl Run {
         Ok(Self {
             fence: Fence::new(&cluster, &config, cluster_owner.clone(), owner.clone()).await?,
             policies: policies(observed),
+            waits_for_consumer: waits_for_consumer(observed, &config),
+            provisions_ahead: provisions_ahead(observed, &config),
             sites: Sites::of(observed, &config),
             owner,
             cluster_owner,
@@ -169,6 +176,8 @@ pub async fn execute(
         observed
     };
     run.policies = policies(&observed);
+    run.waits_for_consumer = waits_for_consumer(&observed, &run.config);
+    run.provisions_ahead = provisions_ahead(&observed, &run.config);
     run.sites = Sites::of(&observed, &run.config);
     let plan = plan(&observed, &run.config);
     if !may_begin(&run, &observed, &plan).await? {
@@ -224,6 +233,21 @@ async fn conclude(run: &Run, has_failed: bool) -> Result<Exit, Stop> {
         tracing::info!("{line}");
     }
     Ok(if has_failed { Exit::Failed } else { Exit::Done })
+}
+
+fn waits_for_consumer(observed: &Observed, config: &Config) -> bool {
+    let class = observed.classes.get(&config.dest_sc);
+    let mode = class.and_then(|class| class.volume_binding_mode.as_deref());
+    mode == Some("WaitForFirstConsumer")
+}
+
+fn provisions_ahead(observed: &Observed, config: &Config) -> bool {
+    let class = observed.classes.get(&config.dest_sc);
+    waits_for_consumer(observed, config)
+        && !class.is_some_and(provisioner::is_by_hand)
+        && provisioner::available(observed, &config.dest_sc)
+            .next()
+            .is_none()
 }
 
 fn policies(observed: &Observed) -> BTreeMap<String, String> {

@@ -28,7 +28,7 @@ pub async fn next(run: &Run, group: &mut Group) -> Result<(), Stop> {
         Phase::Retained => Box::pin(fence::run(run, group)).await,
         Phase::Fenced => Box::pin(freeze::run(run, group)).await,
         Phase::Frozen => Box::pin(copy::run(run, group)).await,
-        Phase::Copied => Box::pin(copy::verify(run, group)).await,
+        Phase::Copied => copy::verify(run, group),
         Phase::Verified => Box::pin(reserve::run(run, group)).await,
         Phase::Reserved => Box::pin(vacate::run(run, group)).await,
         Phase::Vacated => Box::pin(rebind::run(run, group)).await,

@@ -1,13 +1,16 @@
 //! Waiting for the cluster: by watches, with an end, saying what for.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::stream::BoxStream;
+use kube::ResourceExt;
 use kube::api::Api;
 use kube::runtime::{WatchStreamExt, watcher};
 use tokio::time::Instant;
 
-use crate::cluster::{AnyObject, Object};
+use crate::cluster::{AnyObject, Object, View};
 use crate::stop::Stop;
 
 /// How often a wait that goes on says so.
@@ -29,11 +32,31 @@ pub async fn wait_for<K: AnyObject, T>(
     name: &str,
     what: &str,
     limit: Duration,
-    mut look: impl FnMut(Option<&K>) -> Seen<T>,
+    look: impl FnMut(Option<&K>) -> Seen<T>,
 ) -> Result<T, Stop> {
     let states = watcher::watch_object(api.clone(), name).default_backoff();
-    // Boxed: it holds whole states of the object, and waits are many calls deep.
-    let mut states = states.boxed();
+    wait_on(states.boxed(), what, limit, look).await
+}
+
+/// The same by a view of many objects, from a state that is `known`. Of states that follow close on
+/// each other the last is seen.
+pub async fn wait_seen<K: Object, T>(
+    view: &View<K>,
+    (name, known): (&str, Option<K>),
+    what: &str,
+    limit: Duration,
+    look: impl FnMut(Option<&K>) -> Seen<T>,
+) -> Result<T, Stop> {
+    wait_on(view.states(name, known).boxed(), what, limit, look).await
+}
+
+/// The states are boxed: they hold whole objects, and waits are many calls deep.
+async fn wait_on<K, E: Display, T>(
+    mut states: BoxStream<'_, Result<Option<K>, E>>,
+    what: &str,
+    limit: Duration,
+    mut look: impl FnMut(Option<&K>) -> Seen<T>,
+) -> Result<T, Stop> {
     let started = Instant::now();
     let mut missing = String::from("nothing was seen yet");
     loop {
@@ -67,9 +90,32 @@ pub async fn wait_gone<K: Object>(
     uid: &str,
     limit: Duration,
 ) -> Result<(), Stop> {
-    let kind = K::kind(&());
-    let what = format!("{kind} {name} to be gone");
-    wait_for(api, name, &what, limit, |state| match state {
+    wait_for(api, name, &to_be_gone::<K>(name), limit, |state| {
+        is_gone(state, uid)
+    })
+    .await
+}
+
+/// The same by a view: that this object, in a state that is known, is gone.
+pub async fn wait_seen_gone<K: Object>(
+    view: &View<K>,
+    known: K,
+    limit: Duration,
+) -> Result<(), Stop> {
+    let (name, uid) = (known.name_any(), known.uid().unwrap_or_default());
+    let what = to_be_gone::<K>(&name);
+    wait_seen(view, (&name, Some(known)), &what, limit, |state| {
+        is_gone(state, &uid)
+    })
+    .await
+}
+
+fn to_be_gone<K: Object>(name: &str) -> String {
+    format!("{} {name} to be gone", K::kind(&()))
+}
+
+fn is_gone<K: Object>(state: Option<&K>, uid: &str) -> Seen<()> {
+    match state {
         Some(object) if object.meta().uid.as_deref() == Some(uid) => {
             let finalizers = object.meta().finalizers.clone().unwrap_or_default();
             if object.meta().deletion_timestamp.is_none() {
@@ -84,6 +130,5 @@ pub async fn wait_gone<K: Object>(
             }
         }
         _ => Seen::Reached(()),
-    })
-    .await
+    }
 }

@@ -16,12 +16,17 @@ pub const THREADS: NonZeroUsize = NonZeroUsize::new(4).unwrap();
 /// One order. It counts for one pod only, so a mover that started again cannot mistake it, and a
 /// report counts only if it echoes its order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Order {
     /// UID of the mover's pod.
     pub pod: String,
     /// Grows with every order; one that was carried out is not carried out again.
     pub sequence: u64,
     pub what: What,
+    /// Not now, but when the kubelet asks the pod to end: deleting the mover is then what begins
+    /// the pass, and its end what reports it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub at_end: bool,
 }
 
 impl Order {

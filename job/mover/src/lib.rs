@@ -9,6 +9,7 @@ mod boundary;
 mod chunks;
 mod content;
 mod copy;
+pub mod ending;
 mod exclude;
 mod extra;
 mod fault;

@@ -3,23 +3,19 @@
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use pvmigrate_mover::ending::{self, Ending};
 use pvmigrate_mover::serve::{self, Config};
 use pvmigrate_mover::{Exclusions, Mover, Options, verify};
 use pvmigrate_record::names;
 use pvmigrate_record::order::{Attribute, Level, PassReport, What};
 use rustix::fs::Mode;
 use rustix::process::umask;
-use signal_hook::consts::SIGTERM;
 
 /// Not ok, or it could not work at all. 2, wrong usage, is clap's.
 const NOT_OK: u8 = 1;
-/// As a shell reports a program that SIGTERM ended.
-const TERMINATED: i32 = 128 + SIGTERM;
 
 /// Copies one file tree, or block volume, to another, exactly, and proves it.
 #[derive(Parser)]
@@ -47,6 +43,8 @@ enum Verb {
         #[command(flatten)]
         how: How,
     },
+    /// Tell the mover of this container that its pod is to end; what the pod's preStop hook runs
+    End,
     /// Make the destination equal to the source, and print the report as JSON
     Copy {
         #[command(flatten)]
@@ -132,11 +130,7 @@ fn main() -> ExitCode {
 
 /// Whether all went well.
 fn run(verb: Verb) -> anyhow::Result<bool> {
-    // PID 1 of a container has no default action for a signal. There is nothing to tidy up: the
-    // next pass makes good what this one leaves half done.
-    let at_once = Arc::new(AtomicBool::new(true));
-    signal_hook::flag::register_conditional_shutdown(SIGTERM, TERMINATED, at_once)
-        .context("cannot handle SIGTERM")?;
+    let ending = Ending::heed().context("cannot handle signals")?;
     match verb {
         Verb::Serve {
             pod_uid,
@@ -150,9 +144,14 @@ fn run(verb: Verb) -> anyhow::Result<bool> {
                 pod: pod_uid,
                 order_file,
                 termination_log,
+                ending,
             };
             serve::serve(&config, Mover::new(&source, &destination, how.options()?))
                 .context("the mover cannot work")?;
+            Ok(true)
+        }
+        Verb::End => {
+            ending::tell().context("cannot tell the mover")?;
             Ok(true)
         }
         Verb::Copy {

@@ -5,6 +5,8 @@
 //!           ^                    └─> final ─> report ─┼─> termination message, end
 //!           └──────────────────────────(warm)─────────┘
 //! ```
+//!
+//! A final order may say that its pass is to begin when the pod is asked to end (`ending`).
 
 use std::fs;
 use std::io::{self, Write};
@@ -15,9 +17,11 @@ use std::time::Duration;
 use pvmigrate_record::order::{Order, PassReport, PathError, Report, What};
 
 use crate::Mover;
+use crate::ending::Ending;
 
 /// The file is local memory, and every moment counts once the application is stopped.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+const BETWEEN_SIGNALS: Duration = Duration::from_millis(2);
 /// What a kubelet keeps of a termination message is 4096 bytes.
 const TERMINATION_MESSAGE_LIMIT: usize = 4000;
 
@@ -27,6 +31,7 @@ pub struct Config {
     /// Opened by its path for each look: the kubelet replaces it.
     pub order_file: PathBuf,
     pub termination_log: PathBuf,
+    pub ending: Ending,
 }
 
 /// Serves until a final pass is done, well or not: its report tells which.
@@ -45,20 +50,58 @@ pub fn serve(config: &Config, mut mover: Mover) -> io::Result<()> {
             && order.pod == config.pod
             && done.is_none_or(|done| order.sequence > done)
         {
+            say(&Report::Taken {
+                order: order.clone(),
+            })?;
+            done = Some(order.sequence);
+            if order.at_end && !is_asked_to_end(config, &order)? {
+                continue;
+            }
             carry_out(config, &mut mover, &order)?;
             if order.what == What::Final {
                 return Ok(());
             }
-            done = Some(order.sequence);
         }
         sleep(BETWEEN_LOOKS);
     }
 }
 
+/// Waits until the pod is asked to end, which is the moment for this order's pass; not if another
+/// order comes first. An error if the process is to end without having been asked.
+fn is_asked_to_end(config: &Config, order: &Order) -> io::Result<bool> {
+    let ending = &config.ending;
+    if ending.is_asked() {
+        // Whoever gave the order had not seen that.
+        return Err(io::Error::other("the pod was ending when its order came"));
+    }
+    ending.set_at_once(false);
+    loop {
+        // In this order: the hook is done before SIGTERM is sent.
+        let terminated = ending.is_terminated();
+        if ending.is_asked() {
+            return Ok(true);
+        }
+        if terminated {
+            return Err(io::Error::other(
+                "SIGTERM came from elsewhere than the kubelet",
+            ));
+        }
+        if look(&config.order_file, &mut None).is_some_and(|next| next != *order) {
+            ending.set_at_once(true);
+            // One that came before that counts as well.
+            return if ending.is_terminated() {
+                Err(io::Error::other(
+                    "SIGTERM came while its order was replaced",
+                ))
+            } else {
+                Ok(false)
+            };
+        }
+        sleep(BETWEEN_SIGNALS);
+    }
+}
+
 fn carry_out(config: &Config, mover: &mut Mover, order: &Order) -> io::Result<()> {
-    say(&Report::Taken {
-        order: order.clone(),
-    })?;
     let mut progress = |entries, bytes| {
         // Whoever reads the output may be gone for a while; the pass goes on.
         let _ = say(&Report::Progress { entries, bytes });

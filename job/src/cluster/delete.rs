@@ -21,6 +21,22 @@ impl Cluster {
             grace_period_seconds: grace,
             ..DeleteParams::default()
         };
+        Box::pin(async move { self.delete_by(api, known, params, still).await.map(drop) })
+    }
+
+    /// The same for an object whose end tells something about when it was asked to go: whether that
+    /// was by this call. Not if it was gone before, nor if the answer to the request was lost.
+    pub fn delete_ourselves<'a, K: AnyObject>(
+        &'a self,
+        api: &'a Api<K>,
+        known: K,
+        grace: u32,
+        still: impl Fn(&K) -> Result<(), Stop> + Send + Sync + 'a,
+    ) -> BoxFuture<'a, Result<bool, Stop>> {
+        let params = DeleteParams {
+            grace_period_seconds: Some(grace),
+            ..DeleteParams::default()
+        };
         self.delete_by(api, known, params, still)
     }
 
@@ -30,7 +46,12 @@ impl Cluster {
         api: &'a Api<K>,
         known: K,
     ) -> BoxFuture<'a, Result<(), Stop>> {
-        self.delete_by(api, known, DeleteParams::orphan(), |_| Ok(()))
+        let params = DeleteParams::orphan();
+        Box::pin(async move {
+            self.delete_by(api, known, params, |_| Ok(()))
+                .await
+                .map(drop)
+        })
     }
 
     fn delete_by<'a, K: AnyObject>(
@@ -39,7 +60,7 @@ impl Cluster {
         known: K,
         params: DeleteParams,
         still: impl Fn(&K) -> Result<(), Stop> + Send + Sync + 'a,
-    ) -> BoxFuture<'a, Result<(), Stop>> {
+    ) -> BoxFuture<'a, Result<bool, Stop>> {
         Box::pin(async move {
             let name = known.name_any();
             let mut state = known;
@@ -56,14 +77,14 @@ impl Cluster {
                 let answer = retried(|| api.delete(&name, &params)).await;
                 drop(in_hand);
                 match answer {
-                    Ok(_) => return Ok(()),
-                    Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
+                    Ok(_) => return Ok(true),
+                    Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(false),
                     Err(kube::Error::Api(status)) if status.is_conflict() => {}
                     Err(error) => return Err(error.into()),
                 }
                 match self.get(api, &name).await? {
                     Some(newer) if newer.uid() == state.uid() => state = newer,
-                    _ => return Ok(()),
+                    _ => return Ok(false),
                 }
             }
             Err(Stop::Api(format!(

@@ -47,6 +47,7 @@ impl Scripted {
             client: Client::new(service, "default"),
             config: Arc::new(kube::Config::new(url)),
             gate: Arc::new(Gate::open()),
+            views: Arc::default(),
         }
     }
 

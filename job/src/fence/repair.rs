@@ -18,7 +18,7 @@ use pvmigrate_record::record::Record;
 use super::apply::{Part, editors, essence, write};
 use super::ca::certificates;
 use super::{Fence, key};
-use crate::cluster::Object;
+use crate::cluster::{Object, version};
 use crate::stop::Stop;
 
 /// Between two repairs of one object, and two tries of a watch: whoever fights for it is not to
@@ -35,12 +35,8 @@ impl Fence {
     }
 
     /// Proves the fence again where something had to be put back since it was proved: between the
-    /// two it may have been open.
+    /// two it may have been open. What the watches have not told yet is for the watch on the pods.
     pub async fn prove_again(&self, records: &[&Record]) -> Result<(), Stop> {
-        self.look::<ServiceAccount>(None).await?;
-        self.look::<ValidatingAdmissionPolicy>(None).await?;
-        self.look::<ValidatingAdmissionPolicyBinding>(None).await?;
-        self.look::<ValidatingWebhookConfiguration>(None).await?;
         let state = self.state.lock().await;
         let is_proved = |record: &Record| {
             let fenced = state.fenced.get(&key(record));
@@ -114,7 +110,8 @@ impl Fence {
         };
         let stored = essence(&made.stored);
         let is_untouched = |object: &K| essence(object) == stored;
-        if seen.is_some_and(is_untouched) {
+        let is_of_before = |seen: &K| version(seen) < version(&made.stored);
+        if seen.is_some_and(|seen| is_of_before(seen) || is_untouched(seen)) {
             return Ok(false);
         }
         let api = K::api(self);

@@ -11,10 +11,7 @@ fn claim(heading: Heading, phase: Phase, fenced: bool) -> Migration {
         "source": {"name": "pv", "uid": "v", "reclaim_policy": "Delete"},
         "manifest": {}, "group": "g", "freeze": [],
     });
-    Migration {
-        record: from_value(record).unwrap(),
-        volume: PersistentVolume::default(),
-    }
+    Migration::new(from_value(record).unwrap(), PersistentVolume::default())
 }
 
 fn is_open(claims: &[(Heading, Phase, bool)]) -> bool {

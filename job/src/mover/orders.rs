@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use crate::causes;
 use crate::migration::Migration;
 use crate::mover::NAME;
+use crate::pods::PodWatch;
 use crate::run::Run;
 use crate::stop::Stop;
 use crate::wait::{Seen, wait_for};
@@ -47,17 +48,38 @@ pub fn last_order(mover: &Pod) -> Option<Order> {
     serde_json::from_str(text).ok()
 }
 
+/// What became of giving one.
+pub enum Given {
+    Order(Order),
+    /// The mover was deleted by somebody else.
+    Deleted(String),
+}
+
 /// Gives an order, and waits for the report of its last pass. `seen` is told each pass once.
 pub async fn carry_out(
     run: &Run,
     migration: &Migration,
+    watch: &PodWatch,
     what: What,
     mut seen: impl FnMut(&PassReport),
 ) -> Result<Answer, Stop> {
-    let pods = migration.pods(&run.cluster);
-    let name = migration.staging_name();
-    let Some(pod) = run.cluster.get(&pods, &name).await? else {
-        return Ok(Answer::Deleted(deleted(&name)));
+    let (pods, name) = (migration.pods(&run.cluster), migration.staging_name());
+    match give(run, migration, watch, (what, false)).await? {
+        Given::Order(order) => hear(run, &pods, &name, &order, &mut seen).await,
+        Given::Deleted(why) => Ok(Answer::Deleted(why)),
+    }
+}
+
+/// Writes an order into the mover's pod: the next one, for now or `at_end`.
+pub async fn give(
+    run: &Run,
+    migration: &Migration,
+    watch: &PodWatch,
+    (what, at_end): (What, bool),
+) -> Result<Given, Stop> {
+    let (pods, name) = (migration.pods(&run.cluster), migration.staging_name());
+    let Some(pod) = watch.mover(&name) else {
+        return Ok(Given::Deleted(deleted(&name)));
     };
     let last = last_order(&pod).map(|order| order.sequence);
     let superseded = || Stop::Superseded(format!("mover {name}"));
@@ -65,6 +87,7 @@ pub async fn carry_out(
         pod: pod.uid().unwrap_or_default(),
         sequence: Order::sequence_after(last, migration.record.epoch).ok_or_else(superseded)?,
         what,
+        at_end,
     };
     let text = serde_json::to_string(&order).map_err(|error| Stop::Api(error.to_string()))?;
     let given = run.cluster.update(&pods, pod, |pod| match last_order(pod) {
@@ -75,12 +98,36 @@ pub async fn carry_out(
         )),
     });
     match given.await {
-        Ok(_) => hear(run, &pods, &name, &order, &mut seen).await,
+        Ok(_) => Ok(Given::Order(order)),
         // It may have gone between the two requests.
         Err(stop) => match run.cluster.get(&pods, &name).await? {
             Some(pod) if pod.uid().as_deref() == Some(order.pod.as_str()) => Err(stop),
-            _ => Ok(Answer::Deleted(deleted(&name))),
+            _ => Ok(Given::Deleted(deleted(&name))),
         },
+    }
+}
+
+/// Waits until the mover says that it has taken an order; not if its log ends before that, or
+/// cannot be read.
+pub async fn is_taken(run: &Run, migration: &Migration, order: &Order) -> Result<bool, Stop> {
+    let (pods, name) = (migration.pods(&run.cluster), migration.staging_name());
+    match pods.log_stream(&name, &following()).await {
+        Ok(log) => {
+            Listener::new(run, &pods, &name, order)
+                .hears_it_taken(log)
+                .await
+        }
+        Err(error) => {
+            tracing::debug!(mover = name, %error, "its log cannot be read");
+            Ok(false)
+        }
+    }
+}
+
+fn following() -> LogParams {
+    LogParams {
+        follow: true,
+        ..LogParams::default()
     }
 }
 
@@ -92,13 +139,9 @@ async fn hear(
     order: &Order,
     seen: &mut impl FnMut(&PassReport),
 ) -> Result<Answer, Stop> {
-    let follow = LogParams {
-        follow: true,
-        ..LogParams::default()
-    };
     let mut listener = Listener::new(run, pods, name, order);
     loop {
-        let why = match pods.log_stream(name, &follow).await {
+        let why = match pods.log_stream(name, &following()).await {
             Ok(log) => match listener.listen(log, seen).await? {
                 Some(report) => return Ok(Answer::Done(report)),
                 None => "its log ended".to_string(),
@@ -175,7 +218,7 @@ fn ended(pod: &Pod) -> Option<&ContainerStateTerminated> {
 }
 
 /// The termination message of a mover that has ended, if it is the report of this order.
-fn final_report(pod: &Pod, order: &Order) -> Option<PassReport> {
+pub fn final_report(pod: &Pod, order: &Order) -> Option<PassReport> {
     let report: PassReport = serde_json::from_str(ended(pod)?.message.as_deref()?).ok()?;
     (report.order.as_ref() == Some(order)).then_some(report)
 }
@@ -240,6 +283,7 @@ mod tests {
             pod: "u".into(),
             sequence,
             what: What::Final,
+            at_end: false,
         };
         let report = PassReport {
             order: Some(order(7)),

@@ -103,6 +103,13 @@ impl PodWatch {
         Ok(pods.seen.into_values().next().map(|pod| pod.name))
     }
 
+    /// The last seen state of a mover that exists.
+    pub fn mover(&self, name: &str) -> Option<Pod> {
+        let pods = self.state.borrow();
+        let mover = pods.movers.get(name).filter(|mover| !mover.deleted)?;
+        Some(mover.pod.clone())
+    }
+
     pub fn now(&self) -> Pods {
         self.state.borrow().clone()
     }

@@ -227,7 +227,7 @@ mod tests {
                 ]}]
             }}}}),
         );
-        Migration { record, volume }
+        Migration::new(record, volume)
     }
 
     fn group(claims: Vec<Migration>) -> Group {

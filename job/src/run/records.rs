@@ -34,10 +34,7 @@ pub async fn unfinished(run: &Run, observed: &Observed) -> Result<Vec<Migration>
         if record.is_finished() {
             continue;
         }
-        all.push(Migration {
-            record,
-            volume: volume.clone(),
-        });
+        all.push(Migration::new(record, volume.clone()));
     }
     run.fence.learn(&every).await;
     // A Job may have ended between the records and its report.
@@ -67,10 +64,8 @@ pub async fn record_all(
             let Some(volume) = observed.volume_of(claim) else {
                 continue;
             };
-            let mut migration = Migration {
-                record: new_record(run, &plan, claim, volume),
-                volume: volume.clone(),
-            };
+            let record = new_record(run, &plan, claim, volume);
+            let mut migration = Migration::new(record, volume.clone());
             migration.save(&run.cluster, json!({})).await?;
             tracing::info!(claim = %migration.record.claim, group = %plan.name, "planned");
             claims.push(migration);

@@ -3,7 +3,7 @@
 
 use futures::future::try_join_all;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim};
 use kube::ResourceExt;
 use pvmigrate_record::phase::{Event, Heading, Phase};
 use pvmigrate_record::record::Outcome;
@@ -35,8 +35,9 @@ pub async fn turn(run: &Run, group: &mut Group, why: &str, outcome: Outcome) -> 
             continue;
         }
         if migration.record.heading == Heading::Destination {
-            let volume = claim_volume(run, migration).await?;
-            let claim_on_source = volume.as_deref() == Some(migration.record.source.name.as_str());
+            let claim = claim_now(run, migration).await?;
+            let volume = claim.and_then(|claim| claim.spec?.volume_name);
+            let claim_on_source = volume.as_ref() == Some(&migration.record.source.name);
             migration
                 .record
                 .apply(Event::TurnBack { claim_on_source }, Timestamp::now())?;
@@ -138,9 +139,12 @@ pub async fn put_back(run: &Run, group: &mut Group) -> Result<(), Stop> {
     Ok(())
 }
 
-/// The volume of the claim, an empty name while it has none; none if the claim does not exist.
-/// One that is on its way out is waited for: it can never be saved again.
-pub async fn claim_volume(run: &Run, migration: &Migration) -> Result<Option<String>, Stop> {
+/// What there is under the claim's name. A claim that is on its way out is waited for: it can never
+/// be saved again.
+pub async fn claim_now(
+    run: &Run,
+    migration: &Migration,
+) -> Result<Option<PersistentVolumeClaim>, Stop> {
     let claims = migration.claims(&run.cluster);
     let name = &migration.record.claim.name;
     let Some(claim) = run.cluster.get(&claims, name).await? else {
@@ -151,10 +155,5 @@ pub async fn claim_volume(run: &Run, migration: &Migration) -> Result<Option<Str
         wait_gone(&claims, name, &uid, run.config.freeze_limit()).await?;
         return Ok(None);
     }
-    Ok(Some(
-        claim
-            .spec
-            .and_then(|spec| spec.volume_name)
-            .unwrap_or_default(),
-    ))
+    Ok(Some(claim))
 }

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::migration::{Group, Migration};
 use crate::mover::orders::{Answer, carry_out};
+use crate::mover::parting;
 use crate::pods::PodWatch;
 use crate::run::Run;
 use crate::steps::stage::stand_ready;
@@ -27,18 +28,19 @@ pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
 
 async fn copy(run: &Run, migration: &mut Migration, watch: Option<&PodWatch>) -> Result<(), Stop> {
     if migration.record.heading == Heading::Destination {
-        if let Some(watch) = watch
-            && migration.record.manifest.is_for_one_pod()
-        {
+        let watch = watch.ok_or_else(|| Stop::Repeat("the pods were not watched".into()))?;
+        if migration.record.manifest.is_for_one_pod() {
             // None could stand ready beside the consumer.
             Box::pin(stand_ready(run, migration, watch)).await?;
         }
-        let moved = migration.clone();
-        // The order needs no record: a Job that takes over repeats the copy whatever it finds.
-        let ((), report) = tokio::try_join!(
-            migration.save(&run.cluster, json!({})),
-            final_pass(run, &moved)
-        )?;
+        let report = if let Some(order) = migration.parting.take() {
+            parting::carry_out(run, migration, &order, watch).await?
+        } else {
+            let moved = migration.clone();
+            // The order needs no record: a Job that takes over repeats the copy whatever it finds.
+            let saved = migration.save(&run.cluster, json!({}));
+            tokio::try_join!(saved, final_pass(run, &moved, watch))?.1
+        };
         let outcome = if report.ok {
             Ok(())
         } else {
@@ -54,7 +56,7 @@ async fn copy(run: &Run, migration: &mut Migration, watch: Option<&PodWatch>) ->
     Ok(())
 }
 
-pub async fn verify(run: &Run, group: &mut Group) -> Result<(), Stop> {
+pub fn verify(run: &Run, group: &mut Group) -> Result<(), Stop> {
     for migration in group.at(Phase::Copied) {
         if migration.record.heading == Heading::Destination {
             let (claim, asked) = (&migration.record.claim, run.config.mover_verify);
@@ -67,12 +69,10 @@ pub async fn verify(run: &Run, group: &mut Group) -> Result<(), Stop> {
             }
         }
     }
-    try_join_all(
-        group
-            .at(Phase::Copied)
-            .map(|migration| migration.advance(&run.cluster)),
-    )
-    .await?;
+    // Saved together with Reserved: a Job that takes over before that repeats the copy.
+    for migration in group.at(Phase::Copied) {
+        migration.reach()?;
+    }
     Ok(())
 }
 
@@ -99,8 +99,12 @@ fn is_proven(verified: Option<&Verified>, asked: Level) -> Result<(), String> {
 }
 
 /// Gives the final order and waits for the report that echoes it.
-async fn final_pass(run: &Run, migration: &Migration) -> Result<PassReport, Stop> {
-    match carry_out(run, migration, What::Final, |_| {}).await? {
+async fn final_pass(
+    run: &Run,
+    migration: &Migration,
+    watch: &PodWatch,
+) -> Result<PassReport, Stop> {
+    match carry_out(run, migration, watch, What::Final, |_| {}).await? {
         Answer::Done(report) => Ok(*report),
         Answer::Deleted(why) => Err(Stop::Repeat(why)),
         Answer::Ended(why) | Answer::Unheard(why) => Err(Stop::Refused(format!(

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::claim::{manifest, resize, storage};
 use crate::migration::{Group, Migration};
+use crate::mover::parting;
 use crate::run::Run;
 use crate::steps::freeze::wait_settled;
 use crate::steps::rebind::is_accepted;
@@ -30,12 +31,23 @@ pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
         let mut last = run.fence.generations().await;
         *last += 1;
         migration.record.fence.generation = *last;
-        migration.save(&run.cluster, json!({})).await?;
+        // Its old policy is in the record since Planned. This is the write that Retained is said in.
+        let kept = json!({"spec": {"persistentVolumeReclaimPolicy": "Retain"}});
+        migration.save(&run.cluster, kept).await?;
     }
-    let fenced: Vec<&Record> = group.claims.iter().map(|claim| &claim.record).collect();
-    run.fence.raise(&fenced).await?;
-    let proved = run.fence.prove_closed(&fenced).await;
+    let records: Vec<Record> = group
+        .claims
+        .iter()
+        .map(|claim| claim.record.clone())
+        .collect();
+    let fenced: Vec<&Record> = records.iter().collect();
     let untouched = fenced.iter().all(|record| record.stopped.is_none());
+    let proved = async {
+        run.fence.raise(&fenced).await?;
+        run.fence.prove_closed(&fenced).await
+    };
+    let (proved, prepared) = tokio::join!(proved, parting::prepare(run, group));
+    prepared?;
     proved.map_err(|stop| match stop {
         Stop::Refused(why) if untouched => Stop::Refused(format!("{why}; nothing was stopped")),
         other => other,
@@ -98,8 +110,7 @@ pub async fn sizes_now(run: &Run, migration: &Migration) -> Result<ClaimManifest
 
 async fn claim_now(run: &Run, migration: &Migration) -> Result<PersistentVolumeClaim, Stop> {
     let wanted = &migration.record.claim;
-    let claims = migration.claims(&run.cluster);
-    let claim = run.cluster.get(&claims, &wanted.name).await?;
+    let claim = migration.claim_seen(&run.cluster).await?;
     let claim = claim.filter(|claim| claim.uid().as_deref() == Some(wanted.uid.as_str()));
     claim.ok_or_else(|| Stop::refused(format!("claim {wanted} was deleted by somebody else")))
 }

@@ -14,8 +14,6 @@ use crate::workloads;
 mod gone;
 mod remove;
 
-pub use gone::foreign_attachment;
-
 pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
     let freezings = group.freezings();
     let Some(first) = group.claims.first() else {

@@ -16,7 +16,7 @@ use crate::migration::{Group, Migration};
 use crate::pods::mounted_claims;
 use crate::run::Run;
 use crate::stop::Stop;
-use crate::wait::{Seen, wait_for, wait_gone};
+use crate::wait::{Seen, wait_gone, wait_seen};
 
 /// How long a refusal of the new claim, by a quota or by somebody's webhook, is tried again.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(20);
@@ -71,9 +71,7 @@ async fn rebind(run: &Run, migration: &mut Migration) -> Result<(), Stop> {
             Err(other) => return Err(other),
         }
     };
-    let uid = claim.uid().unwrap_or_default();
-    wait_bound(run, migration, &heading, &uid).await?;
-    migration.record.claim.uid = uid;
+    migration.record.claim.uid = wait_bound(run, migration, claim).await?;
     // Saved together with what lets the fence down, when all claims of the group are here.
     migration.reach()
 }
@@ -133,38 +131,37 @@ async fn remove_foreign(
     )))
 }
 
+/// Waits until claim and volume are bound to each other; returns the claim's UID.
 async fn wait_bound(
     run: &Run,
-    migration: &Migration,
-    volume: &Volume,
-    uid: &str,
-) -> Result<(), Stop> {
+    migration: &mut Migration,
+    made: PersistentVolumeClaim,
+) -> Result<String, Stop> {
+    let uid = made.uid().unwrap_or_default();
+    let volume = migration.heading_state(&run.cluster).await?;
+    let volume_name = volume.name_any();
     let namespace = &migration.record.claim.namespace;
     let name = &migration.record.claim.name;
     let what = format!(
-        "claim {} to be Bound to volume {}",
-        migration.record.claim, volume.name
+        "claim {} to be Bound to volume {volume_name}",
+        migration.record.claim
     );
-    let bound = wait_for(
-        &migration.claims(&run.cluster),
-        name,
-        &what,
-        BIND_LIMIT,
-        |claim| match claim {
-            Some(claim) if claim.uid().as_deref() != Some(uid) => {
-                Seen::Never(format!("claim {name} was replaced by somebody else"))
-            }
-            Some(claim) => match claim
-                .status
-                .as_ref()
-                .and_then(|status| status.phase.as_deref())
-            {
-                Some("Bound") => Seen::Reached(()),
-                other => Seen::NotYet(format!("it is {}", other.unwrap_or("new"))),
-            },
-            None => Seen::Never(format!("claim {name} was deleted by somebody else")),
+    let claims = run.cluster.claims_seen(namespace).await?;
+    let known = (name.as_str(), Some(made));
+    let bound = wait_seen(&claims, known, &what, BIND_LIMIT, |claim| match claim {
+        Some(claim) if claim.uid().as_deref() != Some(&uid) => {
+            Seen::Never(format!("claim {name} was replaced by somebody else"))
+        }
+        Some(claim) => match claim
+            .status
+            .as_ref()
+            .and_then(|status| status.phase.as_deref())
+        {
+            Some("Bound") => Seen::Reached(()),
+            other => Seen::NotYet(format!("it is {}", other.unwrap_or("new"))),
         },
-    )
+        None => Seen::Never(format!("claim {name} was deleted by somebody else")),
+    })
     .await;
     if let Err(stop) = bound {
         return Err(causes::explain(
@@ -176,37 +173,35 @@ async fn wait_bound(
         .await);
     }
     let what = format!(
-        "volume {} to be Bound to claim {}",
-        volume.name, migration.record.claim
+        "volume {volume_name} to be Bound to claim {}",
+        migration.record.claim
     );
-    wait_for(
-        &run.cluster.all::<PersistentVolume>(),
-        &volume.name,
-        &what,
-        BIND_LIMIT,
-        |state| {
-            let Some(state) = state else {
-                return Seen::Never(format!("volume {} is gone", volume.name));
-            };
-            let holds = state
-                .spec
-                .as_ref()
-                .and_then(|spec| spec.claim_ref.as_ref())
-                .and_then(|r| r.uid.as_deref());
-            let phase = state
-                .status
-                .as_ref()
-                .and_then(|status| status.phase.as_deref());
-            if holds == Some(uid) && phase == Some("Bound") {
-                Seen::Reached(())
-            } else {
-                Seen::NotYet(format!(
-                    "it is {} and holds UID {}",
-                    phase.unwrap_or("new"),
-                    holds.unwrap_or("none")
-                ))
-            }
-        },
-    )
-    .await
+    let volumes = run.cluster.volumes_seen().await?;
+    let known = (volume_name.as_str(), Some(volume));
+    let state = wait_seen(&volumes, known, &what, BIND_LIMIT, |state| {
+        let Some(state) = state else {
+            return Seen::Never(format!("volume {volume_name} is gone"));
+        };
+        let holds = state
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.claim_ref.as_ref())
+            .and_then(|r| r.uid.as_deref());
+        let phase = state
+            .status
+            .as_ref()
+            .and_then(|status| status.phase.as_deref());
+        if holds == Some(&uid) && phase == Some("Bound") {
+            Seen::Reached(state.clone())
+        } else {
+            Seen::NotYet(format!(
+                "it is {} and holds UID {}",
+                phase.unwrap_or("new"),
+                holds.unwrap_or("none")
+            ))
+        }
+    })
+    .await?;
+    migration.set_heading_state(state);
+    Ok(uid)
 }

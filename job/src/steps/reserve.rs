@@ -10,16 +10,15 @@ use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
 use pvmigrate_record::phase::{Heading, Phase};
-use pvmigrate_record::record::{Record, Volume};
+use pvmigrate_record::record::Record;
 use serde_json::json;
 
 use crate::claim::refresh;
-use crate::migration::{Group, Migration, volume};
+use crate::migration::{Group, Migration};
 use crate::pods::{PodWatch, has_ended};
 use crate::run::Run;
-use crate::steps::freeze::foreign_attachment;
 use crate::stop::Stop;
-use crate::wait::{Seen, wait_for, wait_gone};
+use crate::wait::{Seen, wait_for, wait_seen, wait_seen_gone};
 
 pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
     let Group { claims, watch, .. } = group;
@@ -44,19 +43,15 @@ async fn reserve(
         nobody_came(migration, watch)?;
         let claim = only_protected(run, migration).await?;
         refresh(&mut migration.record.manifest, &claim);
-        if let Some(why) = foreign_attachment(run, migration).await? {
-            return Err(Stop::Repeat(why));
-        }
         tracing::debug!(claim = %migration.record.claim, "nobody came");
-        end_mover(run, migration).await?;
+        end_mover(run, migration, watch).await?;
         tracing::debug!(claim = %migration.record.claim, "the mover has ended");
         delete_staging(run, migration).await?;
         tracing::debug!(claim = %migration.record.claim, "the staging claim is gone");
     }
-    let heading = migration.record.heading_volume().cloned();
-    let heading = heading.ok_or_else(|| Stop::refused("the record names no destination"))?;
     let claim = migration.record.claim.clone();
-    let state = wait_released(run, &heading).await?;
+    let state = migration.heading_state(&run.cluster).await?;
+    let state = wait_released(run, state).await?;
     tracing::debug!(%claim, "the volume is released");
     let reference = json!({
         "kind": "PersistentVolumeClaim", "apiVersion": "v1", "namespace": claim.namespace, "name": claim.name,
@@ -75,7 +70,7 @@ async fn reserve(
             if is_bound(state) {
                 return Err(Stop::Refused(format!(
                     "volume {} was bound by somebody else",
-                    heading.name
+                    state.name_any()
                 )));
             }
             Ok((!is_reserved).then(|| {
@@ -83,9 +78,7 @@ async fn reserve(
             }))
         })
         .await?;
-    if migration.record.heading == Heading::Source {
-        migration.volume = reserved;
-    }
+    migration.set_heading_state(reserved);
     migration.advance(&run.cluster).await
 }
 
@@ -98,22 +91,24 @@ pub fn is_bound(volume: &PersistentVolume) -> bool {
 }
 
 /// Waits until a volume whose claim is gone says so. One that is Bound is never touched.
-pub async fn wait_released(run: &Run, known: &Volume) -> Result<PersistentVolume, Stop> {
-    volume(&run.cluster, known).await?;
-    let what = format!("volume {} to be Released", known.name);
-    let api = run.cluster.all::<PersistentVolume>();
-    wait_for(
-        &api,
-        &known.name,
-        &what,
-        run.config.freeze_limit(),
-        |state| match state {
-            Some(state) if is_bound(state) => Seen::NotYet("it is Bound".into()),
-            Some(state) => Seen::Reached(state.clone()),
-            None => Seen::Never(format!("volume {} is gone", known.name)),
-        },
-    )
+async fn wait_released(run: &Run, known: PersistentVolume) -> Result<PersistentVolume, Stop> {
+    let name = known.name_any();
+    let what = format!("volume {name} to be Released");
+    let volumes = run.cluster.volumes_seen().await?;
+    let limit = run.config.freeze_limit();
+    let known = (name.as_str(), Some(known));
+    wait_seen(&volumes, known, &what, limit, |state| {
+        released(state, &name)
+    })
     .await
+}
+
+pub fn released(state: Option<&PersistentVolume>, name: &str) -> Seen<PersistentVolume> {
+    match state {
+        Some(state) if is_bound(state) => Seen::NotYet("it is Bound".into()),
+        Some(state) => Seen::Reached(state.clone()),
+        None => Seen::Never(format!("volume {name} is gone")),
+    }
 }
 
 /// A create that was admitted before the fence can be stored late; a gap may have hidden one.
@@ -132,10 +127,7 @@ pub fn nobody_came(migration: &Migration, watch: Option<&PodWatch>) -> Result<()
 /// The claim is the one that was fenced, and only its protection keeps it.
 async fn only_protected(run: &Run, migration: &Migration) -> Result<PersistentVolumeClaim, Stop> {
     let wanted = &migration.record.claim;
-    let claim = run
-        .cluster
-        .get(&migration.claims(&run.cluster), &wanted.name)
-        .await?;
+    let claim = migration.claim_seen(&run.cluster).await?;
     let claim = claim.filter(|claim| claim.uid().as_deref() == Some(wanted.uid.as_str()));
     let claim = claim
         .ok_or_else(|| Stop::refused(format!("claim {wanted} was deleted by somebody else")))?;
@@ -158,9 +150,12 @@ async fn only_protected(run: &Run, migration: &Migration) -> Result<PersistentVo
 
 /// Deletes the mover, and lets go of it once its kubelet has reported it ended: only then are both
 /// volumes free. Asking it to end makes the kubelet look at once; on its own it looks every second.
-async fn end_mover(run: &Run, migration: &Migration) -> Result<(), Stop> {
+async fn end_mover(run: &Run, migration: &Migration, watch: Option<&PodWatch>) -> Result<(), Stop> {
     let pods = migration.pods(&run.cluster);
     let name = migration.staging_name();
+    if let Some(ended) = watch.and_then(|watch| watch.mover(&name)).filter(has_ended) {
+        return run.cluster.delete(&pods, ended, Some(0), |_| Ok(())).await;
+    }
     let Some(pod) = run.cluster.get(&pods, &name).await? else {
         return Ok(());
     };
@@ -184,14 +179,13 @@ async fn end_mover(run: &Run, migration: &Migration) -> Result<(), Stop> {
 
 pub async fn delete_staging(run: &Run, migration: &Migration) -> Result<(), Stop> {
     let claims = migration.claims(&run.cluster);
-    let name = migration.staging_name();
-    let staging: Option<PersistentVolumeClaim> = run.cluster.get(&claims, &name).await?;
-    let Some(staging) = staging else {
+    let namespace = &migration.record.claim.namespace;
+    let seen = run.cluster.claims_seen(namespace).await?;
+    let Some(staging) = seen.get(&migration.staging_name()) else {
         return Ok(());
     };
-    let uid = staging.uid().unwrap_or_default();
     run.cluster
-        .delete(&claims, staging, None, |_| Ok(()))
+        .delete(&claims, staging.clone(), None, |_| Ok(()))
         .await?;
-    wait_gone(&claims, &name, &uid, run.config.freeze_limit()).await
+    wait_seen_gone(&seen, staging, run.config.freeze_limit()).await
 }

@@ -31,23 +31,22 @@ pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
     let records: Vec<&Record> = group.claims.iter().map(|claim| &claim.record).collect();
     run.fence.lower(&records).await?;
     run.fence.prove_open(&records).await?;
-    try_join_all(
-        group
-            .at(Phase::Rebound)
-            .map(|migration| migration.advance(&run.cluster)),
-    )
-    .await?;
+    // Saved when its applications run again: a Job that takes over finds the fence off.
+    for migration in group.at(Phase::Rebound) {
+        migration.reach()?;
+    }
     group.watch = None;
     Ok(())
 }
 
 /// Everything that may be refused, and be a reason to go back.
-async fn settle(run: &Run, migration: &Migration) -> Result<(), Stop> {
+async fn settle(run: &Run, migration: &mut Migration) -> Result<(), Stop> {
     match migration.record.heading {
         Heading::Destination => {
             let policy = run.lasting_policy(&migration.record);
             let state = migration.destination_volume(&run.cluster).await?;
-            set_policy(run, state, &policy).await
+            migration.destination_state = Some(set_policy(run, state, &policy).await?);
+            Ok(())
         }
         Heading::Source => end_mover(run, migration).await,
     }
@@ -66,7 +65,11 @@ async fn let_go(run: &Run, migration: &mut Migration) -> Result<(), Stop> {
     migration.save(&run.cluster, with).await
 }
 
-async fn set_policy(run: &Run, state: PersistentVolume, policy: &str) -> Result<(), Stop> {
+async fn set_policy(
+    run: &Run,
+    state: PersistentVolume,
+    policy: &str,
+) -> Result<PersistentVolume, Stop> {
     let patch = json!({"spec": {"persistentVolumeReclaimPolicy": policy}});
     run.cluster
         .update(&run.cluster.all(), state, |state: &PersistentVolume| {
@@ -76,8 +79,7 @@ async fn set_policy(run: &Run, state: PersistentVolume, policy: &str) -> Result<
                 .and_then(|spec| spec.persistent_volume_reclaim_policy.as_deref());
             Ok((is != Some(policy)).then(|| patch.clone()))
         })
-        .await?;
-    Ok(())
+        .await
 }
 
 /// On the way back a mover may still stand ready: it must not pin the source when its application
@@ -89,6 +91,7 @@ pub async fn end_mover(run: &Run, migration: &Migration) -> Result<(), Stop> {
         return Ok(());
     };
     let uid = pod.uid().unwrap_or_default();
-    run.cluster.delete(&pods, pod, None, |_| Ok(())).await?;
+    // A last pass that it was ordered to make when it ends is of no use to anybody.
+    run.cluster.delete(&pods, pod, Some(1), |_| Ok(())).await?;
     wait_gone(&pods, &name, &uid, run.config.freeze_limit()).await
 }

@@ -1,4 +1,5 @@
-//! Staged → Retained: neither volume can be reclaimed from here to Done.
+//! Staged → Retained: neither volume can be reclaimed from here to Done. The destination is kept
+//! here, the source by the write that says that it is to be fenced, the next one of its record.
 
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::PersistentVolume;
@@ -36,17 +37,13 @@ async fn retain(run: &Run, migration: &mut Migration) -> Result<(), Stop> {
             },
             "spec": {"persistentVolumeReclaimPolicy": "Retain"},
         });
-        run.cluster
+        let kept = run
+            .cluster
             .update(&run.cluster.all::<PersistentVolume>(), state, |_| {
                 Ok(Some(patch.clone()))
             })
             .await?;
+        migration.destination_state = Some(kept);
     }
-    // The source's old policy is in the record since Planned; this is one write with it.
-    migration
-        .advance_with(
-            &run.cluster,
-            json!({"spec": {"persistentVolumeReclaimPolicy": "Retain"}}),
-        )
-        .await
+    migration.reach()
 }

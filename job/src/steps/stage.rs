@@ -13,14 +13,14 @@ mod ready;
 pub mod warm;
 
 use futures::future::try_join_all;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
 use pvmigrate_record::order::What;
 use pvmigrate_record::phase::Phase;
 use pvmigrate_record::record::Volume;
 
 use crate::causes;
-use crate::claim::staging_claim;
+use crate::claim::{ahead, staging_claim};
 use crate::migration::{Group, Migration};
 use crate::mover::orders::{is_over, last_order};
 use crate::mover::{is_told_otherwise, mover_pod, provisioning_pod};
@@ -29,7 +29,7 @@ use crate::run::Run;
 use crate::steps::fence::sizes_now;
 use crate::steps::restore::end_mover;
 use crate::stop::Stop;
-use crate::wait::{Seen, wait_for, wait_gone};
+use crate::wait::{Seen, wait_gone, wait_seen, wait_seen_gone};
 use destination::{claim_again, destination_of};
 use placement::{consumers, placement};
 use ready::stands_ready;
@@ -58,13 +58,13 @@ async fn stage(run: &Run, migration: &mut Migration, watch: &PodWatch) -> Result
         .next()
         .is_some();
     if migration.record.manifest.is_for_one_pod() && is_used {
-        provision(run, migration, watch).await?;
+        Box::pin(provision(run, migration, watch)).await?;
         return migration.advance(&run.cluster).await;
     }
     let mut deaths = 0;
     loop {
         Box::pin(stand_ready(run, migration, watch)).await?;
-        let why = match warm::passes(run, migration, watch).await? {
+        let why = match Box::pin(warm::passes(run, migration, watch)).await? {
             Warmed::Enough => return migration.advance(&run.cluster).await,
             Warmed::Died(why) => why,
         };
@@ -82,13 +82,14 @@ async fn stage(run: &Run, migration: &mut Migration, watch: &PodWatch) -> Result
 /// The destination of a claim that no mover can mount beside its consumer. The mover comes when
 /// the consumer is gone.
 async fn provision(run: &Run, migration: &mut Migration, watch: &PodWatch) -> Result<(), Stop> {
-    claim_staging(run, migration).await?;
     let placement = placement(run, migration, watch).await?;
+    let staging = claim_staging(run, migration, placement.node.as_deref()).await?;
     let wanted = provisioning_pod(&migration.record, &run.config, &placement);
     let pods = migration.pods(&run.cluster);
     run.cluster.create(&pods, &wanted).await?;
-    let destination = wait_provisioned(run, migration).await?;
+    let (destination, state) = wait_provisioned(run, migration, staging).await?;
     migration.record.destination = Some(destination);
+    migration.destination_state = Some(state);
     // By its end the destination is free for the mover.
     end_mover(run, migration).await
 }
@@ -99,35 +100,52 @@ pub async fn stand_ready(
     migration: &mut Migration,
     watch: &PodWatch,
 ) -> Result<(), Stop> {
-    claim_staging(run, migration).await?;
     let placement = placement(run, migration, watch).await?;
+    let staging = claim_staging(run, migration, placement.node.as_deref()).await?;
     let wanted = mover_pod(&migration.record, &run.config, &placement);
     let pods = migration.pods(&run.cluster);
     let mover = run.cluster.create(&pods, &wanted).await?;
-    let destination = wait_provisioned(run, migration).await?;
-    if let Err(stop) = stands_ready(run, &pods, &mover).await {
+    let (destination, state) = wait_provisioned(run, migration, staging).await?;
+    if let Err(stop) = stands_ready(run, &pods, &mover, watch).await {
         return Err(explained(run, migration, stop).await);
     }
     // Known by its UID from here on: whatever happens, no second one is provisioned.
     migration.record.destination = Some(destination);
+    migration.destination_state = Some(state);
     Ok(())
 }
 
-/// The staging claim exists, for a new volume or for the one that is known.
-async fn claim_staging(run: &Run, migration: &Migration) -> Result<(), Stop> {
+/// The staging claim exists, for a new volume or for the one that is known. Where the node is known
+/// too, a new volume is there already, or not to be had before a pod asks for it.
+async fn claim_staging(
+    run: &Run,
+    migration: &Migration,
+    node: Option<&str>,
+) -> Result<PersistentVolumeClaim, Stop> {
     clear_leftovers(run, migration).await?;
     let claims = migration.claims(&run.cluster);
     let reused = match &migration.record.destination {
         Some(known) => Some(claim_again(run, migration, known).await?),
         None => None,
     };
-    let wanted = staging_claim(&migration.record, reused.as_deref());
-    run.cluster.create(&claims, &wanted).await?;
-    Ok(())
+    let mut wanted = staging_claim(&migration.record, reused.as_deref());
+    if let Some(node) = node.filter(|_| run.provisions_ahead && reused.is_none()) {
+        ahead::select(&mut wanted, node);
+    }
+    let staging = run.cluster.create(&claims, &wanted).await?;
+    let seen = run.cluster.claims_seen(&migration.record.claim.namespace);
+    match ahead::wait(&seen.await?, &staging, run.config.stage_limit()).await {
+        Ok(()) => Ok(staging),
+        Err(stop) => Err(explained(run, migration, stop).await),
+    }
 }
 
-async fn wait_provisioned(run: &Run, migration: &Migration) -> Result<Volume, Stop> {
-    match wait_bound(run, migration).await {
+async fn wait_provisioned(
+    run: &Run,
+    migration: &Migration,
+    staging: PersistentVolumeClaim,
+) -> Result<(Volume, PersistentVolume), Stop> {
+    match wait_bound(run, migration, staging).await {
         Ok(bound) => destination_of(run, migration, &bound).await,
         Err(stop) => Err(explained(run, migration, stop).await),
     }
@@ -140,14 +158,20 @@ async fn explained(run: &Run, migration: &Migration, stop: Stop) -> Stop {
     causes::explain(&run.cluster, namespace, stop, &objects).await
 }
 
-async fn wait_bound(run: &Run, migration: &Migration) -> Result<PersistentVolumeClaim, Stop> {
+async fn wait_bound(
+    run: &Run,
+    migration: &Migration,
+    staging: PersistentVolumeClaim,
+) -> Result<PersistentVolumeClaim, Stop> {
     let name = migration.staging_name();
     let what = format!(
         "a volume of class {} for claim {}",
         migration.record.destination_class, migration.record.claim
     );
-    let claims = migration.claims(&run.cluster);
-    wait_for(&claims, &name, &what, run.config.stage_limit(), |claim| {
+    let namespace = &migration.record.claim.namespace;
+    let claims = run.cluster.claims_seen(namespace).await?;
+    let limit = run.config.stage_limit();
+    wait_seen(&claims, (&name, Some(staging)), &what, limit, |claim| {
         let Some(claim) = claim else {
             return Seen::NotYet("the staging claim is not there".into());
         };
@@ -170,7 +194,7 @@ async fn wait_bound(run: &Run, migration: &Migration) -> Result<PersistentVolume
 /// has given it its final order, or that was told to work otherwise; and the staging claim that was
 /// deleted after it.
 async fn clear_leftovers(run: &Run, migration: &Migration) -> Result<(), Stop> {
-    let (claims, pods) = (migration.claims(&run.cluster), migration.pods(&run.cluster));
+    let pods = migration.pods(&run.cluster);
     let name = migration.staging_name();
     if let Some(pod) = run.cluster.get(&pods, &name).await?
         && is_used_up(&pod, run, migration)
@@ -179,11 +203,12 @@ async fn clear_leftovers(run: &Run, migration: &Migration) -> Result<(), Stop> {
         run.cluster.delete(&pods, pod, None, |_| Ok(())).await?;
         wait_gone(&pods, &name, &uid, run.config.stage_limit()).await?;
     }
-    if let Some(claim) = run.cluster.get(&claims, &name).await?
+    let namespace = &migration.record.claim.namespace;
+    let claims = run.cluster.claims_seen(namespace).await?;
+    if let Some(claim) = claims.get(&name)
         && claim.metadata.deletion_timestamp.is_some()
     {
-        let uid = claim.uid().unwrap_or_default();
-        wait_gone(&claims, &name, &uid, run.config.stage_limit()).await?;
+        wait_seen_gone(&claims, claim, run.config.stage_limit()).await?;
     }
     Ok(())
 }
@@ -191,6 +216,6 @@ async fn clear_leftovers(run: &Run, migration: &Migration) -> Result<(), Stop> {
 fn is_used_up(mover: &Pod, run: &Run, migration: &Migration) -> bool {
     mover.metadata.deletion_timestamp.is_some()
         || is_over(mover)
-        || last_order(mover).is_some_and(|order| order.what == What::Final)
+        || last_order(mover).is_some_and(|order| order.what == What::Final && !order.at_end)
         || is_told_otherwise(mover, &migration.record, &run.config)
 }

@@ -68,12 +68,10 @@ pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
             migration.record.ready.get_or_insert(ready);
         }
     }
-    try_join_all(
-        group
-            .at(Phase::Restored)
-            .map(|migration| migration.advance(&run.cluster)),
-    )
-    .await?;
+    // Saved with what becomes of the source.
+    for migration in group.at(Phase::Restored) {
+        migration.reach()?;
+    }
     Ok(())
 }
 

@@ -3,7 +3,6 @@
 use std::sync::Mutex;
 
 use futures::future::try_join_all;
-use kube::ResourceExt;
 use pvmigrate_record::phase::{Heading, Phase};
 
 use crate::claim::refresh;
@@ -12,7 +11,7 @@ use crate::pods::PodWatch;
 use crate::run::Run;
 use crate::steps::reserve::nobody_came;
 use crate::stop::Stop;
-use crate::wait::wait_gone;
+use crate::wait::wait_seen_gone;
 
 pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
     let Group { claims, watch, .. } = group;
@@ -30,7 +29,6 @@ async fn vacate(
     watch: Option<&PodWatch>,
 ) -> Result<(), Stop> {
     let claims = migration.claims(&run.cluster);
-    let name = migration.record.claim.name.clone();
     // The volume that the claim is leaving: a claim on any other is not the one we know.
     let leaves = match migration.record.heading {
         Heading::Destination => Some(migration.record.source.name.clone()),
@@ -40,17 +38,16 @@ async fn vacate(
             .as_ref()
             .map(|d| d.name.clone()),
     };
-    if let Some(claim) = run.cluster.get(&claims, &name).await? {
+    if let Some(claim) = migration.claim_seen(&run.cluster).await? {
         let volume = claim
             .spec
             .as_ref()
             .and_then(|spec| spec.volume_name.clone());
         if volume == leaves {
-            let uid = claim.uid().unwrap_or_default();
             // As it is deleted, by its resourceVersion: nothing written on it is lost.
             let last = Mutex::new(migration.record.manifest.clone());
             run.cluster
-                .delete(&claims, claim, None, |claim| {
+                .delete(&claims, claim.clone(), None, |claim| {
                     migration.still_ours(claim)?;
                     if let Ok(mut last) = last.lock() {
                         refresh(&mut last, claim);
@@ -61,11 +58,16 @@ async fn vacate(
             if let Ok(last) = last.into_inner() {
                 migration.record.manifest = last;
             }
-            wait_gone(&claims, &name, &uid, run.config.freeze_limit()).await?;
+            let seen = run
+                .cluster
+                .claims_seen(&migration.record.claim.namespace)
+                .await?;
+            wait_seen_gone(&seen, claim, run.config.freeze_limit()).await?;
         }
     }
-    // Advancing first: whatever is decided next has to start from a claim that is gone.
-    migration.advance(&run.cluster).await?;
+    // Whatever is decided next has to start from a claim that is gone. Saved when it is back: a Job
+    // that takes over sees that it is not there.
+    migration.reach()?;
     if migration.record.heading == Heading::Destination {
         nobody_came(migration, watch)?;
     }

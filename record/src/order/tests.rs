@@ -18,6 +18,7 @@ fn a_report_is_one_tagged_line() {
         pod: "u".into(),
         sequence: 7,
         what: What::Final,
+        at_end: false,
     };
     let pass = PassReport {
         order: Some(order),
@@ -31,4 +32,14 @@ fn a_report_is_one_tagged_line() {
     ));
     assert!(!line.contains('\n'));
     assert_eq!(serde_json::from_str::<Report>(&line).unwrap(), report);
+}
+
+#[test]
+fn an_order_that_does_not_say_when_is_for_now() {
+    let order = |more: &str| format!(r#"{{"pod":"u","sequence":7,"what":"final"{more}}}"#);
+    let read = |text: &str| serde_json::from_str::<Order>(text).unwrap();
+    assert!(!read(&order("")).at_end);
+    let at_end = order(r#","atEnd":true"#);
+    assert!(read(&at_end).at_end);
+    assert_eq!(serde_json::to_string(&read(&at_end)).unwrap(), at_end);
 }

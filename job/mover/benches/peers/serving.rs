@@ -109,6 +109,7 @@ impl Serving {
             pod: POD.into(),
             sequence,
             what,
+            at_end: false,
         };
         let new = self.order_file.with_extension("new");
         fs::write(&new, serde_json::to_vec(&order)?)?;

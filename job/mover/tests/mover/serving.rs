@@ -65,13 +65,32 @@ impl Mover {
         mover
     }
 
-    /// Replaces the order file, as the kubelet does.
     fn order(&self, pod: &str, sequence: u64, what: What) -> Order {
-        let order = Order {
+        self.give(Order {
             pod: pod.into(),
             sequence,
             what,
+            at_end: false,
+        })
+    }
+
+    /// Orders the final pass for when the pod is asked to end, and waits until that is taken.
+    fn order_at_end(&self, sequence: u64) -> Order {
+        let order = self.give(Order {
+            pod: "me".into(),
+            sequence,
+            what: What::Final,
+            at_end: true,
+        });
+        let taken = Report::Taken {
+            order: order.clone(),
         };
+        assert_eq!(self.next(), taken);
+        order
+    }
+
+    /// Replaces the order file, as the kubelet does.
+    fn give(&self, order: Order) -> Order {
         fs::write(
             self.pod.path.join("new"),
             serde_json::to_vec(&order).unwrap(),
@@ -103,6 +122,20 @@ impl Mover {
             passes.push(self.next_pass());
         }
         passes
+    }
+
+    /// What the preStop hook runs, in the mover's own PID namespace.
+    fn tell(&self) {
+        let mover = self.pid().as_raw_nonzero().to_string();
+        let hook = Command::new("nsenter")
+            .args(["--pid", "--target", &mover, "--"])
+            .args([env!("CARGO_BIN_EXE_pvmigrate-mover"), "end"])
+            .status();
+        assert!(hook.unwrap().success());
+    }
+
+    fn terminate(&self) {
+        rustix::process::kill_process(self.pid(), rustix::process::Signal::TERM).unwrap();
     }
 
     /// The PID of the mover itself.
@@ -260,11 +293,74 @@ fn sigterm_ends_it_at_once_also_as_pid_1_and_in_a_pass() {
             });
         }
         let started = Instant::now();
-        let pid = mover.pid();
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        mover.terminate();
         assert_eq!(mover.child.wait().unwrap().code(), Some(143));
         assert!(started.elapsed() < Duration::from_secs(2));
     }
+}
+
+#[test]
+fn a_pass_that_was_ordered_for_the_end_begins_when_the_kubelet_asks_for_it() {
+    let mut mover = Mover::start();
+    mover.order("me", 1, What::Warm);
+    for pass in mover.warm_passes() {
+        assert_ok(&pass);
+    }
+    let order = mover.order_at_end(2);
+    mover.source.run("head -c 100000000 /dev/urandom > late");
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(mover.destination.run("ls"), "", "nobody has asked yet");
+    mover.tell();
+    mover.terminate();
+    let report = mover.next_pass();
+    assert_ok(&report);
+    assert_eq!(report.order, Some(order));
+    assert_eq!(mover.child.wait().unwrap().code(), Some(0));
+    let sum = "sha256sum late";
+    assert_eq!(mover.destination.run(sum), mover.source.run(sum));
+}
+
+#[test]
+fn a_signal_that_no_kubelet_has_announced_begins_no_last_pass() {
+    let mut mover = Mover::start();
+    mover.order_at_end(1);
+    mover.source.run(": > late");
+    mover.terminate();
+    assert_eq!(mover.child.wait().unwrap().code(), Some(1));
+    assert_eq!(mover.destination.run("ls"), "");
+    assert_eq!(mover.pod.run("cat log"), "", "nothing was reported");
+
+    // Nor does one for which the kubelet had asked before the order came.
+    let mut mover = Mover::start();
+    mover.tell();
+    mover.order_at_end(1);
+    assert_eq!(mover.child.wait().unwrap().code(), Some(1));
+    assert_eq!(mover.pod.run("cat log"), "");
+}
+
+#[test]
+fn an_order_for_the_end_gives_way_to_the_next_one() {
+    let mut mover = Mover::start();
+    mover.order_at_end(1);
+    mover.source.run("printf now > file");
+    let order = mover.order("me", 2, What::Final);
+    let taken = Report::Taken {
+        order: order.clone(),
+    };
+    assert_eq!(mover.next(), taken);
+    let report = mover.next_pass();
+    assert_ok(&report);
+    assert_eq!(report.order, Some(order));
+    assert_eq!(mover.child.wait().unwrap().code(), Some(0));
+
+    let mut mover = Mover::start();
+    mover.order_at_end(1);
+    mover.order("me", 2, What::Warm);
+    for pass in mover.warm_passes() {
+        assert_ok(&pass);
+    }
+    mover.terminate();
+    assert_eq!(mover.child.wait().unwrap().code(), Some(143));
 }
 
 #[test]

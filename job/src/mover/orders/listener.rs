@@ -1,10 +1,11 @@
 //! Hearing a mover's log while it carries out an order, and what is done about its pod meanwhile.
 
+use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::io::{AsyncBufRead, AsyncBufReadExt};
+use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
 use pvmigrate_record::names;
@@ -68,19 +69,8 @@ impl<'a> Listener<'a> {
         seen: &mut impl FnMut(&PassReport),
     ) -> Result<Option<Box<PassReport>>, Stop> {
         let mut lines = pin!(log.lines());
-        loop {
-            let patience = if self.taken { SILENCE } else { self.patience };
-            let line = match timeout(patience, lines.next()).await {
-                Ok(Some(Ok(line))) => line,
-                Err(_) if !self.taken && self.heard.elapsed() < SILENCE => {
-                    self.nudge().await?;
-                    continue;
-                }
-                _ => return Ok(None),
-            };
-            self.heard = Instant::now();
+        while let Some(line) = self.next(&mut lines).await? {
             match serde_json::from_str::<Report>(&line) {
-                Ok(Report::Taken { order }) => self.taken |= order == *self.order,
                 Ok(Report::Pass(report)) if report.order.as_ref() == Some(self.order) => {
                     if report.pass > self.passes {
                         self.passes = report.pass;
@@ -96,6 +86,37 @@ impl<'a> Listener<'a> {
                 }
                 _ => {}
             }
+        }
+        Ok(None)
+    }
+
+    /// Hears the log until the order is taken; not if it ended before that.
+    pub async fn hears_it_taken(&mut self, log: impl AsyncBufRead) -> Result<bool, Stop> {
+        let mut lines = pin!(log.lines());
+        while !self.taken && self.next(&mut lines).await?.is_some() {}
+        Ok(self.taken)
+    }
+
+    /// The next line; none if the log ended, or the mover is silent.
+    async fn next(
+        &mut self,
+        lines: &mut (impl Stream<Item = io::Result<String>> + Unpin),
+    ) -> Result<Option<String>, Stop> {
+        loop {
+            let patience = if self.taken { SILENCE } else { self.patience };
+            let line = match timeout(patience, lines.next()).await {
+                Ok(Some(Ok(line))) => line,
+                Err(_) if !self.taken && self.heard.elapsed() < SILENCE => {
+                    self.nudge().await?;
+                    continue;
+                }
+                _ => return Ok(None),
+            };
+            self.heard = Instant::now();
+            if let Ok(Report::Taken { order }) = serde_json::from_str(&line) {
+                self.taken |= order == *self.order;
+            }
+            return Ok(Some(line));
         }
     }
 

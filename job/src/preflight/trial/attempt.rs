@@ -11,6 +11,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 
 use super::{Trial, objects, removal};
 use crate::causes;
+use crate::claim::ahead;
 use crate::run::Run;
 use crate::stop::Stop;
 use crate::wait::{Seen, wait_for};
@@ -28,7 +29,7 @@ pub async fn attempt(
 ) -> Result<Option<String>, Stop> {
     let metadata = objects::metadata(&run.config, trial, number, run.cluster_owner.as_ref());
     let name = metadata.name.clone().unwrap_or_default();
-    let outcome = tried(run, class, trial, &name, metadata).await;
+    let outcome = tried(run, trial, &name, metadata).await;
     // A Job that goes on has other work to do than to wait for a provisioner.
     let then = if outcome.is_ok() && !run.config.preflight_only {
         removal::Volume::Left
@@ -36,47 +37,56 @@ pub async fn attempt(
         removal::Volume::Awaited
     };
     let removed = removal::remove(run, &trial.namespace, &name, then).await;
-    match outcome {
-        Ok(()) => {
-            removed?;
+    let refused = |why: String| {
+        let (class, claim, what) = (class.name_any(), &trial.claim, trial.words());
+        format!("StorageClass {class} was tried for claims like {claim} ({what}), {why}")
+    };
+    match (outcome, removed) {
+        (Ok(()), Ok(())) => {
             let (claim, what) = (&trial.claim, trial.words());
             tracing::debug!(%claim, %what, "it was tried and works");
             Ok(None)
         }
-        Err(Stop::Refused(why)) => {
+        // What does not let go of a trial would not let go of an application's claim either.
+        (Ok(()), Err(Stop::Refused(left))) => Ok(Some(refused(format!(
+            "and what was made for that does not go: {left}"
+        )))),
+        (Err(Stop::Refused(why)), removed) => {
             if let Err(left) = removed {
                 tracing::warn!(why = %left, trial = %name, "a trial could not be removed");
             }
-            Ok(Some(format!(
-                "StorageClass {} was tried for claims like {} ({}), in vain: {why}",
-                class.name_any(),
-                trial.claim,
-                trial.words()
-            )))
+            Ok(Some(refused(format!("in vain: {why}"))))
         }
-        Err(other) => Err(other),
+        (Err(other), _) | (Ok(()), Err(other)) => Err(other),
     }
 }
 
 async fn tried(
     run: &Run,
-    class: &StorageClass,
     trial: &Trial,
     name: &str,
     metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
 ) -> Result<(), Stop> {
     let claims: Api<PersistentVolumeClaim> = run.cluster.namespaced(&trial.namespace);
     let pods: Api<Pod> = run.cluster.namespaced(&trial.namespace);
-    let claim = objects::claim(&run.config, trial, metadata.clone());
-    run.cluster.create(&claims, &claim).await?;
-    let waits_for_a_pod = class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer");
-    if waits_for_a_pod {
-        let pod = objects::pod(&run.config, trial, metadata);
-        run.cluster.create(&pods, &pod).await?;
+    let mut claim = objects::claim(&run.config, trial, metadata.clone());
+    let waits_for_a_pod = run.waits_for_consumer;
+    if let Some(node) = trial
+        .placement
+        .node
+        .as_ref()
+        .filter(|_| run.provisions_ahead)
+    {
+        ahead::select(&mut claim, node);
     }
+    let claim = run.cluster.create(&claims, &claim).await?;
     let limit = run.config.stage_limit();
     let reached = async {
         if waits_for_a_pod {
+            let seen = run.cluster.claims_seen(&trial.namespace).await?;
+            ahead::wait(&seen, &claim, limit).await?;
+            let pod = objects::pod(&run.config, trial, metadata);
+            run.cluster.create(&pods, &pod).await?;
             wait_for(&pods, name, "the pod of a trial to end", limit, has_run).await
         } else {
             wait_for(

@@ -123,7 +123,7 @@ async fn mover_node(run: &Run, migration: &Migration) -> Result<Option<String>, 
 }
 
 /// An attachment of the source elsewhere than where the mover runs.
-pub async fn foreign_attachment(run: &Run, migration: &Migration) -> Result<Option<String>, Stop> {
+async fn foreign_attachment(run: &Run, migration: &Migration) -> Result<Option<String>, Stop> {
     let api: Api<VolumeAttachment> = run.cluster.all();
     let source = &migration.record.source.name;
     let attachments = run.cluster.list(&api).await?;

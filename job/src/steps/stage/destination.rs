@@ -7,18 +7,19 @@ use pvmigrate_record::record::Volume;
 use serde_json::json;
 
 use crate::claim::{requested, storage};
-use crate::migration::Migration;
+use crate::migration::{Migration, volume};
 use crate::quantity::bytes;
 use crate::run::Run;
-use crate::steps::reserve::{is_bound, wait_released};
+use crate::steps::reserve::{is_bound, released};
 use crate::stop::Stop;
+use crate::wait::wait_for;
 
 /// The volume behind the staging claim, if it can take over.
 pub async fn destination_of(
     run: &Run,
     migration: &Migration,
     staging: &PersistentVolumeClaim,
-) -> Result<Volume, Stop> {
+) -> Result<(Volume, PersistentVolume), Stop> {
     let name = staging
         .spec
         .as_ref()
@@ -53,7 +54,7 @@ pub async fn destination_of(
         )));
     }
     let known = migration.record.destination.as_ref();
-    Ok(Volume {
+    let volume = Volume {
         uid: found.uid().unwrap_or_default(),
         // What it was before we kept it; a destination that is staged again is kept already.
         reclaim_policy: known.map_or_else(
@@ -65,7 +66,19 @@ pub async fn destination_of(
             |known| known.reclaim_policy.clone(),
         ),
         name,
+    };
+    Ok((volume, found))
+}
+
+/// It may carry no mark yet, so it is in no view.
+async fn wait_released_again(run: &Run, known: &Volume) -> Result<PersistentVolume, Stop> {
+    volume(&run.cluster, known).await?;
+    let (api, limit) = (run.cluster.all(), run.config.freeze_limit());
+    let what = format!("volume {} to be Released", known.name);
+    wait_for(&api, &known.name, &what, limit, |state| {
+        released(state, &known.name)
     })
+    .await
 }
 
 /// Reserves a destination that exists for a new staging claim, where the old one is gone: after a
@@ -77,7 +90,7 @@ pub async fn claim_again(run: &Run, migration: &Migration, known: &Volume) -> Re
         .get(&migration.claims(&run.cluster), &name)
         .await?;
     if staged.is_none() {
-        let state = wait_released(run, known).await?;
+        let state = wait_released_again(run, known).await?;
         let reference = json!({"kind": "PersistentVolumeClaim", "apiVersion": "v1",
             "namespace": migration.record.claim.namespace, "name": name});
         run.cluster

@@ -10,34 +10,47 @@ use pvmigrate_record::order::Report;
 use tokio::time::{Instant, timeout};
 
 use crate::causes;
-use crate::mover::orders::{BETWEEN_TRIES, WITHOUT_A_LOG, deleted, wait_over};
+use crate::mover::orders::{self, BETWEEN_TRIES, WITHOUT_A_LOG, wait_over};
+use crate::pods::{PodWatch, SeenPod};
 use crate::run::Run;
 use crate::stop::Stop;
-use crate::wait::{SAY_EVERY, Seen, wait_for};
+use crate::wait::SAY_EVERY;
 
-pub async fn stands_ready(run: &Run, pods: &Api<Pod>, mover: &Pod) -> Result<(), Stop> {
-    let name = mover.name_any();
+pub async fn stands_ready(
+    run: &Run,
+    pods: &Api<Pod>,
+    mover: &Pod,
+    watch: &PodWatch,
+) -> Result<(), Stop> {
+    let (name, uid) = (mover.name_any(), mover.uid().unwrap_or_default());
     let limit = run.config.stage_limit();
     let what = format!("mover {name} to run");
-    wait_for(pods, &name, &what, limit, |pod| {
-        let Some(pod) = pod else {
-            return Seen::Never(deleted(&name));
-        };
-        let states = pod
-            .status
-            .as_ref()
-            .and_then(|status| status.container_statuses.as_deref());
-        let state = states
-            .and_then(|all| all.first())
-            .and_then(|container| container.state.clone());
-        match state {
-            Some(state) if state.running.is_some() => Seen::Reached(()),
-            Some(state) if state.terminated.is_some() => Seen::Never(causes::of_pod(pod)),
-            _ => Seen::NotYet(causes::of_pod(pod)),
-        }
-    })
-    .await?;
-    let uid = mover.uid().unwrap_or_default();
+    let mut never = None;
+    watch
+        .wait_until(&what, limit, |pods| {
+            let seen = pods.movers.get(&name).filter(|seen| seen.uid == uid);
+            let Some(SeenPod { pod, deleted, .. }) = seen else {
+                return Err("it is not there".into());
+            };
+            let states = pod
+                .status
+                .as_ref()
+                .and_then(|status| status.container_statuses.as_deref());
+            let state = states
+                .and_then(|all| all.first())
+                .and_then(|container| container.state.clone());
+            match state {
+                _ if *deleted => never = Some(orders::deleted(&name)),
+                Some(state) if state.running.is_some() => {}
+                Some(state) if state.terminated.is_some() => never = Some(causes::of_pod(pod)),
+                _ => return Err(causes::of_pod(pod)),
+            }
+            Ok(())
+        })
+        .await?;
+    if let Some(why) = never {
+        return Err(Stop::Refused(why));
+    }
     let started = Instant::now();
     loop {
         let missing = match timeout(SAY_EVERY, says_ready(pods, &name)).await {
@@ -57,7 +70,7 @@ pub async fn stands_ready(run: &Run, pods: &Api<Pod>, mover: &Pod) -> Result<(),
         };
         // It has ended, or only the connection to its log.
         if let Ok(over) = timeout(BETWEEN_TRIES, wait_over(run, pods, &name, &uid)).await {
-            let why = over?.map_or_else(|| deleted(&name), |pod| causes::of_pod(&pod));
+            let why = over?.map_or_else(|| orders::deleted(&name), |pod| causes::of_pod(&pod));
             return Err(Stop::Refused(why));
         }
         if started.elapsed() > limit {

@@ -1,5 +1,8 @@
 //! Warm passes: most of the copy is done while the application runs.
 
+use std::future::pending;
+use std::time::Duration;
+
 use jiff::Timestamp;
 use pvmigrate_record::order::What;
 use pvmigrate_record::phase::Phase;
@@ -16,6 +19,9 @@ use crate::stop::Stop;
 /// After so many seconds what has changed since the last warm pass is copied once more, before the
 /// application is stopped.
 const STALE: f64 = 5.0;
+
+/// After so long what is known so far is saved before the passes are done.
+const LONG: Duration = Duration::from_secs(5);
 
 /// How the warm passes over a claim ended.
 pub enum Warmed {
@@ -37,35 +43,43 @@ pub async fn passes(
     if !run.config.warm || !is_used {
         return Ok(Warmed::Enough);
     }
-    // They may take long: whoever takes over finds the destination by its UID.
-    migration.save(&run.cluster, json!({})).await?;
-    order(run, migration).await
+    // If they take long, whoever takes over finds the destination by its UID.
+    let mut known = migration.clone();
+    let saved = async {
+        tokio::time::sleep(LONG).await;
+        known.save(&run.cluster, json!({})).await?;
+        pending().await
+    };
+    tokio::select! {
+        warmed = order(run, migration, watch) => warmed,
+        failed = saved => failed,
+    }
 }
 
 /// One more order for the claims of a group whose last pass was long ago: others of the group took
 /// longer, or the group had to wait for its turn.
 pub async fn refresh(run: &Run, group: &mut Group) -> Result<(), Stop> {
-    let now = Timestamp::now();
+    let (now, watch) = (Timestamp::now(), group.watch()?);
     let is_stale = |migration: &Migration| {
         let staged = migration.record.times.get(&Phase::Staged);
         migration.record.warm.is_some()
             && staged.is_some_and(|staged| now.duration_since(*staged).as_secs_f64() > STALE)
     };
     let stale = group.at(Phase::Staged).filter(|claim| is_stale(claim));
-    futures::future::try_join_all(stale.map(
-        async |migration| match order(run, migration).await? {
+    futures::future::try_join_all(stale.map(async |migration| {
+        match order(run, migration, &watch).await? {
             Warmed::Enough => Ok(()),
             Warmed::Died(why) => Err(Stop::Moved(why)),
-        },
-    ))
+        }
+    }))
     .await?;
     Ok(())
 }
 
-async fn order(run: &Run, migration: &mut Migration) -> Result<Warmed, Stop> {
+async fn order(run: &Run, migration: &mut Migration, watch: &PodWatch) -> Result<Warmed, Stop> {
     let claim = migration.record.claim.clone();
     let mut warm = migration.record.warm.clone().unwrap_or_default();
-    let answer = carry_out(run, migration, What::Warm, |pass| {
+    let answer = carry_out(run, migration, watch, What::Warm, |pass| {
         warm.add(pass);
         tracing::info!(
             %claim,

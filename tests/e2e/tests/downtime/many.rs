@@ -67,7 +67,10 @@ async fn forty_claims_of_twenty_workloads() {
         release.helm("install", &WAIT).await?.success()?;
         let took = began.elapsed().as_secs_f64();
         stop.send(true)?;
-        release.ended().await?.expect(0, &[])?;
+        let end = release.ended().await?.expect(0, &[])?;
+        for (_, took) in end.log.lines().filter_map(|line| line.split_once("took")) {
+            println!("many: {took}");
+        }
 
         let mut away = BTreeMap::new();
         for namespace in &namespaces {

@@ -2,6 +2,7 @@
 
 mod many;
 mod moving;
+mod parting;
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -155,7 +156,7 @@ async fn migrate(test: &Test, from: &str, to: &str, more: &[&str]) -> Result<Rel
 /// The mover, once it was told to make warm passes.
 pub async fn await_warm_order(test: &Test) -> Result<Pod> {
     let api: Api<Pod> = test.api();
-    wait_for("a warm order", Duration::from_secs(90), async || {
+    wait_for("a warm order", Duration::from_secs(180), async || {
         let movers = ListParams::default().labels("pvmigrate.io/role=mover");
         let mover = api.list(&movers).await?.items.pop().context("no mover")?;
         let order = mover.annotations().get("pvmigrate.io/order").cloned();
