@@ -11,7 +11,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::admissionregistration::v1::{
@@ -29,6 +28,7 @@ use tokio::time::Instant;
 use crate::cluster::{Cluster, retried};
 use crate::config::Config;
 use crate::fence::apply::Made;
+use crate::fence::expected::Expectations;
 use crate::fence::objects::{Scope, Setting};
 use crate::stop::Stop;
 
@@ -36,6 +36,7 @@ mod apply;
 mod ca;
 mod cause;
 mod cel;
+mod expected;
 mod objects;
 mod policy;
 mod probe;
@@ -57,16 +58,7 @@ pub struct Fence {
     /// Whether there is a fence to be kept.
     stands: watch::Sender<bool>,
     /// How many groups are about to be fenced.
-    expected: AtomicUsize,
-}
-
-/// A group is about to be fenced, for as long as this exists: until then an empty fence stays.
-pub struct Expected<'a>(&'a AtomicUsize);
-
-impl Drop for Expected<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
+    expected: Expectations,
 }
 
 /// What the fence has been made to say. Groups change it one at a time.
@@ -133,15 +125,8 @@ impl Fence {
             state: Mutex::default(),
             generations: Mutex::default(),
             stands: watch::Sender::new(false),
-            expected: AtomicUsize::new(0),
+            expected: Expectations::default(),
         })
-    }
-
-    /// Says that a group is about to be fenced: it takes up to a second until a policy that was made
-    /// anew is in force, and none until its parameters are.
-    pub fn expect(&self) -> Expected<'_> {
-        self.expected.fetch_add(1, Ordering::SeqCst);
-        Expected(&self.expected)
     }
 
     /// Learns of the claims that an earlier Job fenced, and of the highest generation ever given.
@@ -227,8 +212,7 @@ impl Fence {
     /// Takes the fence down, where no claim is fenced any more or is about to be.
     pub async fn leave(&self) -> Result<(), Stop> {
         let mut state = self.state.lock().await;
-        let is_expected = self.expected.load(Ordering::SeqCst) > 0;
-        if is_expected || !state.fenced.is_empty() || !*self.stands.borrow() {
+        if self.expected.any() || !state.fenced.is_empty() || !*self.stands.borrow() {
             return Ok(());
         }
         self.take_down(&mut state).await

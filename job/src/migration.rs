@@ -1,22 +1,22 @@
 //! One claim's migration and its record, and the group that moves as one.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
-
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
 use kube::api::Api;
 use pvmigrate_record::names;
 use pvmigrate_record::order::Order;
-use pvmigrate_record::phase::{Event, Heading, Phase};
-use pvmigrate_record::record::{Failure, Freezing, Record, Volume};
+use pvmigrate_record::phase::{Event, Heading};
+use pvmigrate_record::record::{Record, Volume};
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::observe::record_of;
-use crate::pods::{PodWatch, Wanted};
 use crate::stop::Stop;
+
+mod group;
+
+pub use group::Group;
 
 /// A claim under migration: its record, and the last seen state of the volume that holds it.
 #[derive(Clone, Debug)]
@@ -242,129 +242,6 @@ pub async fn volume(cluster: &Cluster, wanted: &Volume) -> Result<PersistentVolu
                 wanted.name, wanted.uid
             ))
         })
-}
-
-/// Claims and workloads that are stopped, moved and started as one.
-pub struct Group {
-    pub name: String,
-    pub namespace: String,
-    pub claims: Vec<Migration>,
-    /// The namespace's pods, from before the fence was proved until the old claims are gone.
-    pub watch: Option<Arc<PodWatch>>,
-}
-
-impl Group {
-    /// Groups records by the name that they carry.
-    pub fn gather(migrations: Vec<Migration>) -> Vec<Self> {
-        let mut groups: Vec<Self> = Vec::new();
-        for migration in migrations {
-            let (name, run) = (&migration.record.group, &migration.record.run);
-            match groups
-                .iter_mut()
-                .find(|g| &g.name == name && &g.claims[0].record.run == run)
-            {
-                Some(group) => group.claims.push(migration),
-                None => groups.push(Self {
-                    name: name.clone(),
-                    namespace: migration.record.claim.namespace.clone(),
-                    claims: vec![migration],
-                    watch: None,
-                }),
-            }
-        }
-        groups
-    }
-
-    /// The watch on the namespace's pods, which every step between Planned and Rebound needs.
-    pub fn watch(&self) -> Result<Arc<PodWatch>, Stop> {
-        self.watch
-            .clone()
-            .ok_or_else(|| Stop::Repeat("the pods were not watched".into()))
-    }
-
-    /// Starts the watch, where there is none.
-    pub async fn start_watch(&mut self, cluster: &Cluster) -> Result<Arc<PodWatch>, Stop> {
-        if let Some(watch) = &self.watch {
-            return Ok(watch.clone());
-        }
-        let movers = self
-            .claims
-            .iter()
-            .map(|m| (m.staging_name(), m.record.claim.name.clone()));
-        let shared = self.claims.iter().filter(|m| m.record.manifest.is_shared());
-        let wanted = Wanted {
-            movers: movers.collect(),
-            shared: shared.map(|m| m.record.claim.name.clone()).collect(),
-        };
-        let watch = Arc::new(PodWatch::start(cluster, &self.namespace, wanted).await?);
-        self.watch = Some(watch.clone());
-        Ok(watch)
-    }
-
-    /// The phase of the claim that is furthest behind: the group's claims move together.
-    pub fn behind(&self) -> Phase {
-        self.claims
-            .iter()
-            .map(|claim| claim.record.phase)
-            .min()
-            .unwrap_or(Phase::Done)
-    }
-
-    /// The epoch under which the group's workloads are stopped: it grows when any claim's does.
-    pub fn epoch(&self) -> u64 {
-        let epochs = self.claims.iter().map(|claim| claim.record.epoch);
-        epochs.max().unwrap_or_default()
-    }
-
-    /// Where the group's claims head for.
-    pub fn headings(&self) -> Vec<Heading> {
-        let mut all: Vec<Heading> = self
-            .claims
-            .iter()
-            .map(|claim| claim.record.heading)
-            .collect();
-        all.dedup();
-        all
-    }
-
-    /// Whether a pod may have run on a destination: the fence was, or may have been, opened for
-    /// a claim that is there. Nothing goes back by itself from then on.
-    pub fn is_open(&self) -> bool {
-        self.claims.iter().map(|claim| &claim.record).any(|record| {
-            record.heading == Heading::Destination
-                && (record.phase > Phase::Rebound
-                    || record.phase == Phase::Rebound && !record.fence.on)
-        })
-    }
-
-    /// The claims that a step works on.
-    pub fn at(&mut self, phase: Phase) -> impl Iterator<Item = &mut Migration> {
-        self.claims
-            .iter_mut()
-            .filter(move |claim| claim.record.phase == phase)
-    }
-
-    /// How the group's workloads are frozen.
-    pub fn freezings(&self) -> Vec<Freezing> {
-        let all: BTreeSet<Freezing> = self
-            .claims
-            .iter()
-            .flat_map(|claim| claim.record.freeze.workloads.iter().cloned())
-            .collect();
-        all.into_iter().collect()
-    }
-
-    /// Writes the failure into every record of the group.
-    pub fn note_failure(&mut self, message: &str, at: Timestamp) {
-        for claim in &mut self.claims {
-            let phase = claim.record.phase;
-            claim.record.failure = Some(Failure {
-                phase,
-                message: message.to_string(),
-                at,
-            });
-        }
-    }
 }
 
 #[cfg(test)]

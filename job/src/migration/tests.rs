@@ -1,3 +1,4 @@
+use pvmigrate_record::phase::Phase;
 use serde_json::from_value;
 
 use super::*;
