@@ -48,10 +48,8 @@ pub struct Run {
     pub fence: Fence,
     /// The reclaim policies of the classes that exist.
     policies: BTreeMap<String, String>,
-    /// Whether the destination's class waits until it is known where a volume is needed.
-    pub waits_for_consumer: bool,
-    /// Whether its provisioner may be told where that is. A volume that somebody has made by hand
-    /// would be taken wherever it is.
+    /// Whether the provisioner of a class that waits for consumers may be told where they are. A
+    /// volume that somebody has made by hand would be taken wherever it is.
     pub provisions_ahead: bool,
     /// Of workloads that have no pod.
     pub sites: Sites,
@@ -73,7 +71,6 @@ impl Run {
         Ok(Self {
             fence: Fence::new(&cluster, &config, cluster_owner.clone(), owner.clone()).await?,
             policies: policies(observed),
-            waits_for_consumer: waits_for_consumer(observed, &config),
             provisions_ahead: provisions_ahead(observed, &config),
             sites: Sites::of(observed, &config),
             owner,
@@ -176,7 +173,6 @@ pub async fn execute(
         observed
     };
     run.policies = policies(&observed);
-    run.waits_for_consumer = waits_for_consumer(&observed, &run.config);
     run.provisions_ahead = provisions_ahead(&observed, &run.config);
     run.sites = Sites::of(&observed, &run.config);
     let plan = plan(&observed, &run.config);
@@ -235,19 +231,13 @@ async fn conclude(run: &Run, has_failed: bool) -> Result<Exit, Stop> {
     Ok(if has_failed { Exit::Failed } else { Exit::Done })
 }
 
-fn waits_for_consumer(observed: &Observed, config: &Config) -> bool {
-    let class = observed.classes.get(&config.dest_sc);
-    let mode = class.and_then(|class| class.volume_binding_mode.as_deref());
-    mode == Some("WaitForFirstConsumer")
-}
-
 fn provisions_ahead(observed: &Observed, config: &Config) -> bool {
     let class = observed.classes.get(&config.dest_sc);
-    waits_for_consumer(observed, config)
-        && !class.is_some_and(provisioner::is_by_hand)
-        && provisioner::available(observed, &config.dest_sc)
-            .next()
-            .is_none()
+    class.is_some_and(|class| {
+        provisioner::waits_for_consumer(class) && !provisioner::is_by_hand(class)
+    }) && provisioner::available(observed, &config.dest_sc)
+        .next()
+        .is_none()
 }
 
 fn policies(observed: &Observed) -> BTreeMap<String, String> {

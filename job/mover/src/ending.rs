@@ -1,7 +1,7 @@
 //! How the kubelet's word that the pod is to end reaches the mover.
 //!
 //! ```text
-//! kubelet ends the pod ─> preStop hook ─> SIGUSR1 ─> the final pass, if one was ordered for now
+//! kubelet ends the pod ─> preStop hook ─> SIGUSR1 ─> the final pass, if one was ordered for the end
 //!                      └> SIGTERM      ─> at once, unless such an order waits or is carried out
 //! ```
 //!
@@ -17,7 +17,7 @@ use signal_hook::consts::{SIGTERM, SIGUSR1};
 use signal_hook::flag;
 
 /// As a shell reports a program that SIGTERM ended.
-pub const TERMINATED: i32 = 128 + SIGTERM;
+const TERMINATED: i32 = 128 + SIGTERM;
 
 pub struct Ending {
     at_once: Arc<AtomicBool>,

@@ -6,6 +6,7 @@
 //! `known`, and sees nothing older; resourceVersions of one kind grow with each write.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt, pin_mut, stream};
@@ -35,7 +36,7 @@ pub struct View<K> {
     /// Only objects with this label are seen.
     label: Option<&'static str>,
     seen: watch::Receiver<Seen<K>>,
-    _task: std::sync::Arc<Task>,
+    _task: Arc<Task>,
 }
 
 struct Task(JoinHandle<()>);
@@ -84,7 +85,7 @@ impl<K: Object> View<K> {
         Ok(Self {
             label,
             seen,
-            _task: std::sync::Arc::new(Task(task)),
+            _task: Arc::new(Task(task)),
         })
     }
 

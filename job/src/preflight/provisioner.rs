@@ -94,6 +94,11 @@ fn suits(volume: &PersistentVolume, claim: &PersistentVolumeClaim, config: &Conf
         && modes.iter().all(|mode| has.contains(mode))
 }
 
+/// Whether a class makes a volume only when it is known where that is needed.
+pub fn waits_for_consumer(class: &StorageClass) -> bool {
+    class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer")
+}
+
 pub fn is_by_hand(class: &StorageClass) -> bool {
     class.provisioner == NOBODY
 }
@@ -112,7 +117,7 @@ pub fn csi_driver<'a>(class: &'a StorageClass, observed: &Observed) -> Option<&'
 /// that of the node of its first consumer. A provisioner that is no CSI driver, and waits for a
 /// consumer, is taken for one of local volumes.
 pub fn keeps_to(class: &StorageClass, label: &str, observed: &Observed) -> bool {
-    if class.volume_binding_mode.as_deref() != Some("WaitForFirstConsumer") {
+    if !waits_for_consumer(class) {
         return false;
     }
     let Some(driver) = csi_driver(class, observed) else {

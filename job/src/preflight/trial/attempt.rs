@@ -12,6 +12,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use super::{Trial, objects, removal};
 use crate::causes;
 use crate::claim::ahead;
+use crate::preflight::provisioner::waits_for_consumer;
 use crate::run::Run;
 use crate::stop::Stop;
 use crate::wait::{Seen, wait_for};
@@ -29,7 +30,7 @@ pub async fn attempt(
 ) -> Result<Option<String>, Stop> {
     let metadata = objects::metadata(&run.config, trial, number, run.cluster_owner.as_ref());
     let name = metadata.name.clone().unwrap_or_default();
-    let outcome = tried(run, trial, &name, metadata).await;
+    let outcome = tried(run, class, trial, &name, metadata).await;
     // A Job that goes on has other work to do than to wait for a provisioner.
     let then = if outcome.is_ok() && !run.config.preflight_only {
         removal::Volume::Left
@@ -63,6 +64,7 @@ pub async fn attempt(
 
 async fn tried(
     run: &Run,
+    class: &StorageClass,
     trial: &Trial,
     name: &str,
     metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -70,7 +72,7 @@ async fn tried(
     let claims: Api<PersistentVolumeClaim> = run.cluster.namespaced(&trial.namespace);
     let pods: Api<Pod> = run.cluster.namespaced(&trial.namespace);
     let mut claim = objects::claim(&run.config, trial, metadata.clone());
-    let waits_for_a_pod = run.waits_for_consumer;
+    let waits_for_a_pod = waits_for_consumer(class);
     if let Some(node) = trial
         .placement
         .node
