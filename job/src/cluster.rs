@@ -56,6 +56,13 @@ pub trait Object: AnyObject + Resource<DynamicType = ()> {}
 
 impl<K> Object for K where K: AnyObject + Resource<DynamicType = ()> {}
 
+/// What came of making an object.
+pub enum Made<K> {
+    New(K),
+    /// One of this name exists.
+    Found(K),
+}
+
 #[derive(Clone)]
 pub struct Cluster {
     client: Client,
@@ -161,6 +168,19 @@ impl Cluster {
         object: &'a K,
     ) -> BoxFuture<'a, Result<K, Stop>> {
         Box::pin(async move {
+            match self.make(api, object).await? {
+                Made::New(object) | Made::Found(object) => Ok(object),
+            }
+        })
+    }
+
+    /// The same for whom it matters which of the two it was.
+    pub fn make<'a, K: AnyObject>(
+        &'a self,
+        api: &'a Api<K>,
+        object: &'a K,
+    ) -> BoxFuture<'a, Result<Made<K>, Stop>> {
+        Box::pin(async move {
             let params = PostParams {
                 field_manager: Some(FIELD_MANAGER.into()),
                 ..PostParams::default()
@@ -169,15 +189,16 @@ impl Cluster {
             match retried(|| api.create(&params, object)).await {
                 Err(kube::Error::Api(status)) if status.is_already_exists() => {
                     let name = object.name_any();
-                    self.get(api, &name).await?.ok_or_else(|| {
+                    let found = self.get(api, &name).await?.ok_or_else(|| {
                         Stop::Api(format!(
                             "{} {name} came and went while it was created",
                             kind_of(object)
                         ))
-                    })
+                    })?;
+                    Ok(Made::Found(found))
                 }
                 Ok(created) if self.gate.has_lapsed() => Err(self.take_back(api, &created).await),
-                other => Ok(other?),
+                other => Ok(Made::New(other?)),
             }
         })
     }

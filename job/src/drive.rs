@@ -6,7 +6,9 @@ use pvmigrate_record::phase::{Event, Heading, Phase};
 use pvmigrate_record::record::Outcome;
 use serde_json::json;
 
+use crate::fence::Expected;
 use crate::migration::Group;
+use crate::mover::{anchor, parting};
 use crate::run::{Place, Run, Window};
 use crate::steps::{self, back};
 use crate::stop::Stop;
@@ -31,11 +33,19 @@ pub enum End {
 }
 
 /// Drives a group to its end. An error is one that the next pod has to go on from.
-pub async fn drive(run: &Run, group: &mut Group, place: &Place<'_>) -> Result<End, Stop> {
+///
+/// `expected` says that it is still to be fenced.
+pub async fn drive(
+    run: &Run,
+    group: &mut Group,
+    place: &Place<'_>,
+    expected: Expected<'_>,
+) -> Result<End, Stop> {
     let (mut repeats, mut moves) = (0, 0);
     let mut window = None;
+    let mut expected = Some(expected);
     loop {
-        let stop = match Box::pin(advance(run, group, place, &mut window)).await {
+        let stop = match Box::pin(advance(run, group, place, &mut window, &mut expected)).await {
             Ok(()) => return Ok(end_of(group)),
             Err(stop) => stop,
         };
@@ -68,6 +78,7 @@ pub async fn drive(run: &Run, group: &mut Group, place: &Place<'_>) -> Result<En
                         "a pod may have written to the new volumes, so there is no way back: {why}"
                     )));
                 }
+                expected = None;
                 back::turn(run, group, &why, Outcome::Failed)
                     .await
                     .map_err(stuck)?;
@@ -95,17 +106,23 @@ pub fn stuck(stop: Stop) -> Stop {
     }
 }
 
-async fn advance(
-    run: &Run,
+async fn advance<'a>(
+    run: &'a Run,
     group: &mut Group,
     place: &Place<'_>,
     window: &mut Option<Window>,
+    expected: &mut Option<Expected<'a>>,
 ) -> Result<(), Stop> {
-    let mut _expected = None;
     while group.behind() < Phase::Done {
+        if group.behind() >= Phase::Fenced {
+            *expected = None;
+        }
         match group.behind() {
-            Phase::Staged => _expected = Some(run.fence.expect()),
-            Phase::Fenced => _expected = None,
+            Phase::Planned | Phase::Staged
+                if expected.is_none() && group.headings() == [Heading::Destination] =>
+            {
+                *expected = Some(run.fence.expect(&group.namespace));
+            }
             Phase::Reserved => place.movers_gone(),
             Phase::Thawed => *window = None,
             _ => {}
@@ -117,6 +134,9 @@ async fn advance(
             let name = group.name.clone();
             let step = async {
                 if group.behind() == Phase::Staged && window.is_none() {
+                    // As early as they may come: kubelets take a while for both.
+                    parting::give(run, group).await?;
+                    anchor::set(run, group).await?;
                     *window = Some(place.come(&name).await?);
                 }
                 steps::next(run, group).await
@@ -163,6 +183,10 @@ pub enum Will {
 pub async fn take_over(run: &Run, group: &mut Group, will: Will) -> Result<(), Stop> {
     let untouched = group.claims.iter().all(|claim| claim.record.is_untouched());
     let turned = group.claims.iter().find_map(|claim| claim.record.outcome);
+    if !untouched {
+        anchor::find(run, group).await?;
+        anchor::clear(run, group).await?;
+    }
     let mut lost = None;
     for migration in &mut group.claims {
         let (phase, heading) = (migration.record.phase, migration.record.heading);

@@ -11,7 +11,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration,
@@ -20,7 +19,6 @@ use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::core::v1::{Service, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, PostParams};
-use pvmigrate_record::names;
 use pvmigrate_record::record::Record;
 use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio::time::Instant;
@@ -36,6 +34,7 @@ mod apply;
 mod ca;
 mod cause;
 mod cel;
+mod down;
 mod expected;
 mod objects;
 mod policy;
@@ -44,8 +43,7 @@ mod proof;
 mod repair;
 mod webhook;
 
-/// An API server takes in changes of policies once a second, and then has to compile them.
-const POLICIES_ARE_READ: Duration = Duration::from_secs(2);
+pub use expected::Expected;
 
 pub struct Fence {
     cluster: Cluster,
@@ -57,7 +55,7 @@ pub struct Fence {
     generations: Mutex<u64>,
     /// Whether there is a fence to be kept.
     stands: watch::Sender<bool>,
-    /// How many groups are about to be fenced.
+    /// The groups that are still to be fenced.
     expected: Expectations,
 }
 
@@ -71,8 +69,14 @@ struct State {
     taken_down: Option<Instant>,
     /// How often something had to be put back.
     repairs: u64,
-    /// The API servers that were asked for the last proof.
+    /// The API servers that were asked for the last proof, and when they were looked up.
     servers: Vec<Option<String>>,
+    looked_up: Option<Instant>,
+    /// It was without an owner, and stays so until it has been empty for a while: the owners of its
+    /// four objects are not taken off and put back for each group.
+    ownerless: bool,
+    /// Since when nothing is fenced.
+    emptied: Option<Instant>,
 }
 
 struct Fenced {
@@ -174,6 +178,9 @@ impl Fence {
         for record in records {
             state.fenced.remove(&key(record));
         }
+        if state.fenced.is_empty() {
+            state.emptied = Some(Instant::now());
+        }
         let scope = self.scope(&state);
         let Standing {
             parameters,
@@ -199,25 +206,6 @@ impl Fence {
         Ok(())
     }
 
-    /// Narrows the fence to the claims that are still fenced, or takes it down.
-    pub async fn tidy(&self) -> Result<(), Stop> {
-        self.leave().await?;
-        let mut state = self.state.lock().await;
-        if state.fenced.is_empty() {
-            return Ok(());
-        }
-        self.apply(&mut state).await
-    }
-
-    /// Takes the fence down, where no claim is fenced any more or is about to be.
-    pub async fn leave(&self) -> Result<(), Stop> {
-        let mut state = self.state.lock().await;
-        if self.expected.any() || !state.fenced.is_empty() || !*self.stands.borrow() {
-            return Ok(());
-        }
-        self.take_down(&mut state).await
-    }
-
     /// Puts what an earlier Job has left in order before anything else is done: a fence that lacks
     /// a part would refuse even this Job's own claims.
     pub async fn settle(&self) -> Result<(), Stop> {
@@ -235,6 +223,7 @@ impl Fence {
 
     async fn apply(&self, state: &mut State) -> Result<(), Stop> {
         let scope = self.scope(state);
+        state.ownerless = scope.missing;
         let standing = &mut state.standing;
         self.stands.send_replace(true);
         // The parameters first: a policy whose parameters are missing refuses everything. The
@@ -257,39 +246,12 @@ impl Fence {
         Ok(())
     }
 
-    async fn take_down(&self, state: &mut State) -> Result<(), Stop> {
-        let standing = &mut state.standing;
-        // The binding first: without it the policy does nothing, and needs no parameters.
-        self.remove(&mut standing.binding).await?;
-        tokio::try_join!(
-            self.remove(&mut standing.webhook),
-            self.remove(&mut standing.policy)
-        )?;
-        state.taken_down = Some(Instant::now());
-        self.stands.send_replace(false);
-        Ok(())
-    }
-
-    /// Removes the parameters, where no claim is fenced any more. Not with the policy: as long as
-    /// an API server does not know yet that it is gone, it refuses everything for want of them,
-    /// this Job's next claim and everybody's pods.
-    pub async fn close(&self) -> Result<(), Stop> {
-        let mut state = self.state.lock().await;
-        let name = names::fence_claims(&self.config.release());
-        let parameters: Api<ServiceAccount> =
-            self.cluster.namespaced(&self.config.release_namespace);
-        if !state.fenced.is_empty() || self.cluster.get(&parameters, &name).await?.is_none() {
-            return Ok(());
-        }
-        if let Some(moment) = state.taken_down {
-            tokio::time::sleep_until(moment + POLICIES_ARE_READ).await;
-        }
-        self.remove(&mut state.standing.parameters).await
-    }
-
     fn scope(&self, state: &State) -> Scope {
         let fenced = state.fenced.values().map(|fenced| &fenced.record);
-        Scope::of(&self.setting, fenced, &state.ca)
+        let mut scope = Scope::of(&self.setting, fenced, &state.ca);
+        scope.expected = self.expected.namespaces();
+        scope.missing |= state.ownerless;
+        scope
     }
 }
 
@@ -311,6 +273,7 @@ impl State {
             record: record.clone(),
         };
         self.fenced.insert(key(record), fenced);
+        self.emptied = None;
     }
 }
 

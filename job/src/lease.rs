@@ -91,7 +91,7 @@ pub async fn acquire(
                 let started = *first_seen.get_or_insert_with(Instant::now);
                 match relation(cluster, config, &other).await {
                     Relation::Ended => {
-                        if held.renew(lease).await? {
+                        if held.renew(lease).await?.is_some() {
                             return Ok(Asked::Held(Box::new(held)));
                         }
                     }
@@ -107,7 +107,7 @@ pub async fn acquire(
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
             _ => {
-                if held.renew(lease).await? {
+                if held.renew(lease).await?.is_some() {
                     return Ok(Asked::Held(Box::new(held)));
                 }
             }
@@ -120,18 +120,25 @@ impl Held {
     /// renewed in time.
     pub async fn keep(self) -> String {
         let mut renewed = Instant::now();
+        // As it was written last: if somebody else writes it, the next write meets its precondition.
+        let mut known: Option<Lease> = None;
         loop {
             tokio::time::sleep(RENEW).await;
+            let state = known.take();
             let outcome = tokio::time::timeout(RENEW, async {
-                match self.cluster.get(&self.api, &self.name).await? {
+                let lease = match state {
+                    Some(lease) => Some(lease),
+                    None => self.cluster.get(&self.api, &self.name).await?,
+                };
+                match lease {
                     Some(lease) if is_held_by(&lease, &self.holder) => self.renew(lease).await,
-                    _ => Ok(false),
+                    _ => Ok(None),
                 }
             })
             .await;
             match outcome {
-                Ok(Ok(true)) => renewed = Instant::now(),
-                Ok(Ok(false)) => return "another Job has taken the Lease".into(),
+                Ok(Ok(Some(lease))) => (known, renewed) = (Some(lease), Instant::now()),
+                Ok(Ok(None)) => return "another Job has taken the Lease".into(),
                 Ok(Err(_)) | Err(_) if renewed.elapsed() < DURATION => {}
                 Ok(Err(stop)) => return format!("the Lease could not be renewed: {stop}"),
                 Err(_) => return "the Lease could not be renewed in time".into(),
@@ -166,8 +173,8 @@ impl Held {
         }
     }
 
-    /// Writes our name; false if somebody else was faster.
-    async fn renew(&self, lease: Lease) -> Result<bool, Stop> {
+    /// Writes our name, and returns what was written; none if somebody else was faster.
+    async fn renew(&self, lease: Lease) -> Result<Option<Lease>, Stop> {
         let asked = Instant::now();
         let before = lease
             .spec
@@ -192,11 +199,11 @@ impl Held {
             })
             .await;
         match taken {
-            Ok(_) => {
+            Ok(written) => {
                 self.cluster.gate().open_until(asked + DURATION - MARGIN);
-                Ok(true)
+                Ok(Some(written))
             }
-            Err(Stop::Superseded(_)) => Ok(false),
+            Err(Stop::Superseded(_)) => Ok(None),
             Err(other) => Err(other),
         }
     }

@@ -45,6 +45,11 @@ impl Migration {
         names::staging_object(&self.record.run, &self.record.claim.uid)
     }
 
+    /// The name of the anchor that is made for this claim, if it is the first of those on its node.
+    pub fn anchor_name(&self) -> String {
+        names::anchor_object(&self.record.run, &self.record.claim.uid)
+    }
+
     pub fn claims(&self, cluster: &Cluster) -> Api<PersistentVolumeClaim> {
         cluster.namespaced(&self.record.claim.namespace)
     }

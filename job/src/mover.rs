@@ -1,6 +1,8 @@
 //! The mover's pod: where it runs, what it mounts, what it may do.
 
+pub mod anchor;
 mod arguments;
+mod bystander;
 mod dress;
 pub mod orders;
 pub mod parting;
@@ -21,6 +23,7 @@ use pvmigrate_record::record::Record;
 
 use crate::config::Config;
 pub use arguments::is_told_otherwise;
+pub use bystander::{Mounted, bystander};
 pub use dress::dressed;
 pub use placement::Placement;
 

@@ -122,11 +122,12 @@ impl ObservedPod {
         })
     }
 
-    /// Our own movers are no consumers. Their names are ours alone: they carry the run.
+    /// Our own movers, and what keeps volumes attached for them, are no consumers. Their names are
+    /// ours alone: they carry the run.
     pub fn is_ours(&self) -> bool {
         self.labels
             .get(names::ROLE)
-            .is_some_and(|role| role == names::ROLE_MOVER)
+            .is_some_and(|role| [names::ROLE_MOVER, names::ROLE_ANCHOR].contains(&role.as_str()))
             && self.labels.get(names::RUN).is_some_and(|run| {
                 let prefix = format!("pvmigrate-{run}-");
                 self.workload.name.starts_with(&prefix)

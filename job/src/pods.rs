@@ -56,6 +56,12 @@ impl Pods {
             .filter(move |pod| !pod.deleted && pod.claims.contains(claim))
     }
 
+    /// The pod of this name, if it exists.
+    pub fn named(&self, name: &str) -> Option<&SeenPod> {
+        let mut there = self.seen.values().filter(|pod| !pod.deleted);
+        there.find(|pod| pod.name == name)
+    }
+
     fn take(&mut self, pod: Pod, deleted: bool, wanted: &Wanted) {
         let name = pod.name_any();
         if wanted.movers.contains_key(&name) {

@@ -1,9 +1,9 @@
 //! A run from its beginning to its end: finish what an earlier Job began, observe, decide, act.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::rbac::v1::{ClusterRole, Role};
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -51,6 +51,10 @@ pub struct Run {
     /// Whether the provisioner of a class that waits for consumers may be told where they are. A
     /// volume that somebody has made by hand would be taken wherever it is.
     pub provisions_ahead: bool,
+    /// The CSI drivers whose volumes are attached to nodes before they are mounted.
+    pub attaching: BTreeSet<String>,
+    /// Anchors that were asked to end.
+    pub lifted: Mutex<Vec<Pod>>,
     /// Of workloads that have no pod.
     pub sites: Sites,
     owner: Option<OwnerReference>,
@@ -72,6 +76,8 @@ impl Run {
             fence: Fence::new(&cluster, &config, cluster_owner.clone(), owner.clone()).await?,
             policies: policies(observed),
             provisions_ahead: provisions_ahead(observed, &config),
+            attaching: attaching(observed),
+            lifted: Mutex::default(),
             sites: Sites::of(observed, &config),
             owner,
             cluster_owner,
@@ -238,6 +244,12 @@ fn provisions_ahead(observed: &Observed, config: &Config) -> bool {
     }) && provisioner::available(observed, &config.dest_sc)
         .next()
         .is_none()
+}
+
+fn attaching(observed: &Observed) -> BTreeSet<String> {
+    let drivers = observed.surroundings.drivers.iter();
+    let attaching = drivers.filter(|(_, driver)| driver.spec.attach_required.unwrap_or(true));
+    attaching.map(|(name, _)| name.clone()).collect()
 }
 
 fn policies(observed: &Observed) -> BTreeMap<String, String> {

@@ -8,7 +8,7 @@ use crate::run::Run;
 use crate::stop::Stop;
 
 pub mod back;
-mod copy;
+pub mod copy;
 mod fence;
 mod finish;
 mod freeze;

@@ -8,7 +8,7 @@ use crate::record::Release;
 pub const RUN: &str = "pvmigrate.io/run";
 /// Label: what an object is in a migration, one of the `ROLE_` values.
 pub const ROLE: &str = "pvmigrate.io/role";
-/// Label of a probe pod: the layer of the fence that must refuse it (`policy` or `webhook`).
+/// Label of a probe pod: the layer of the fence that must refuse it (`policy`, `webhook`, or `any`).
 /// Only the Job's own requests are ever spared, and a request with this mark is not.
 pub const PROBE: &str = "pvmigrate.io/probe";
 /// Annotation of a source volume: its claim's [`Record`](crate::Record), as JSON.
@@ -81,6 +81,7 @@ pub const MARKS: [&str; 8] = [
 
 pub const ROLE_STAGING: &str = "staging";
 pub const ROLE_MOVER: &str = "mover";
+pub const ROLE_ANCHOR: &str = "anchor";
 pub const ROLE_SOURCE: &str = "source";
 pub const ROLE_DESTINATION: &str = "destination";
 pub const ROLE_FENCE: &str = "fence";
@@ -92,6 +93,8 @@ pub const ROLE_MANIFEST: &str = "manifest";
 /// The values of [`PROBE`].
 pub const LAYER_POLICY: &str = "policy";
 pub const LAYER_WEBHOOK: &str = "webhook";
+/// Of a probe that any layer must refuse.
+pub const LAYERS: &str = "any";
 
 /// The name that all writes of the Job carry in `managedFields`.
 pub const FIELD_MANAGER: &str = "pvmigrate";
@@ -136,6 +139,11 @@ pub fn staging_object(run: &str, claim_uid: &str) -> String {
         .take(12)
         .collect();
     format!("pvmigrate-{run}-{short}")
+}
+
+/// The name of the pod that keeps the destinations of some claims attached, by the first of them.
+pub fn anchor_object(run: &str, claim_uid: &str) -> String {
+    format!("{}-anchor", staging_object(run, claim_uid))
 }
 
 /// The name of a trial's claim and of its pod: each Job has its own, by the end of its pod's name.

@@ -18,7 +18,8 @@ pub const THREADS: NonZeroUsize = NonZeroUsize::new(4).unwrap();
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Order {
-    /// UID of the mover's pod.
+    /// UID of the mover's pod. Empty in a warm order that the pod was made with: then it is for
+    /// whoever finds it there, who echoes it with its own UID.
     pub pod: String,
     /// Grows with every order; one that was carried out is not carried out again.
     pub sequence: u64,
@@ -30,6 +31,15 @@ pub struct Order {
 }
 
 impl Order {
+    /// The order as the pod with this UID has to understand it.
+    #[must_use]
+    pub fn read_by(mut self, pod: &str) -> Self {
+        if self.pod.is_empty() && self.what == What::Warm {
+            self.pod = pod.to_string();
+        }
+        self
+    }
+
     /// How many orders a Job can give one mover; the sequence's higher part is the Job's epoch.
     const OF_AN_EPOCH: u64 = 1 << 20;
 

@@ -31,17 +31,19 @@ pub enum Phase {
     Copied,
     /// The copy equals the source.
     Verified,
-    /// The staging claim is gone; the destination is reserved for the claim's name.
+    /// The staging claim is gone, or Terminating for as long as an anchor mounts it; the destination is
+    /// reserved for the claim's name.
     Reserved,
     /// The old claim is gone.
     Vacated,
     /// The claim exists again, bound to the volume it heads for, both ways.
     Rebound,
-    /// All claims of the group are Rebound, policies are lasting, the fence is off.
+    /// All claims of the group are Rebound, the fence is off.
     Restored,
     /// Workloads run as they did, and are Ready.
     Thawed,
-    /// The volume left behind is kept, or given to its provisioner to delete.
+    /// The volume that holds the claim has its lasting policy; the one left behind is kept, or given to
+    /// its provisioner to delete.
     Done,
 }
 

@@ -3,6 +3,7 @@
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -40,11 +41,16 @@ enum Verb {
         order_file: PathBuf,
         #[arg(long, default_value = "/dev/termination-log")]
         termination_log: PathBuf,
+        /// After so many seconds a mover that waits looks at what has changed since its last warm pass
+        #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+        fresh_for: u64,
         #[command(flatten)]
         how: How,
     },
     /// Tell the mover of this container that its pod is to end; what the pod's preStop hook runs
     End,
+    /// Do nothing until asked to end: an anchor's program, whose pod keeps volumes attached
+    Rest,
     /// Make the destination equal to the source, and print the report as JSON
     Copy {
         #[command(flatten)]
@@ -138,12 +144,14 @@ fn run(verb: Verb) -> anyhow::Result<bool> {
             destination,
             order_file,
             termination_log,
+            fresh_for,
             how,
         } => {
             let config = Config {
                 pod: pod_uid,
                 order_file,
                 termination_log,
+                fresh_for: Duration::from_secs(fresh_for),
                 ending,
             };
             serve::serve(&config, Mover::new(&source, &destination, how.options()?))
@@ -154,6 +162,10 @@ fn run(verb: Verb) -> anyhow::Result<bool> {
             ending::tell().context("cannot tell the mover")?;
             Ok(true)
         }
+        // SIGTERM ends the process wherever it is; anything else that wakes it does not.
+        Verb::Rest => loop {
+            std::thread::park();
+        },
         Verb::Copy {
             how,
             source,

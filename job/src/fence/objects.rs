@@ -36,6 +36,9 @@ pub struct Scope {
     pub claims: BTreeMap<String, BTreeSet<String>>,
     /// The same, and their staging claims, which are for nobody but the Job.
     pub ours: BTreeMap<String, BTreeSet<String>>,
+    /// Where claims are still to be fenced: the policy covers these namespaces too, and refuses
+    /// nothing there.
+    pub expected: BTreeSet<String>,
     /// Sources and destinations of fenced claims.
     pub volumes: BTreeSet<String>,
     /// The StorageClasses that they move to.
@@ -57,6 +60,7 @@ impl Scope {
             setting: setting.clone(),
             claims: BTreeMap::new(),
             ours: BTreeMap::new(),
+            expected: BTreeSet::new(),
             volumes: BTreeSet::new(),
             classes: BTreeSet::new(),
             workloads: BTreeSet::new(),
@@ -117,14 +121,13 @@ impl Scope {
 
     /// No namespace but those with a fenced claim is ever asked about.
     pub(super) fn namespaces(&self) -> LabelSelector {
-        LabelSelector {
-            match_expressions: Some(vec![LabelSelectorRequirement {
-                key: "kubernetes.io/metadata.name".into(),
-                operator: "In".into(),
-                values: Some(self.claims.keys().cloned().collect()),
-            }]),
-            match_labels: None,
-        }
+        one_of(self.claims.keys().cloned().collect())
+    }
+
+    /// The same, and those that will have one in this run.
+    pub(super) fn namespaces_of_the_run(&self) -> LabelSelector {
+        let all: BTreeSet<String> = self.claims.keys().chain(&self.expected).cloned().collect();
+        one_of(all.into_iter().collect())
     }
 
     /// The Job's own requests are spared, unless they carry this layer's probe mark. A deletion
@@ -133,9 +136,10 @@ impl Scope {
         MatchCondition {
             name: "not-the-job".into(),
             expression: format!(
-                "request.userInfo.username != '{}' || (object != null && object.metadata.?labels[?'{}'].orValue('') == '{layer}')",
+                "request.userInfo.username != '{}' || (object != null && object.metadata.?labels[?'{}'].orValue('') in ['{layer}', '{}'])",
                 self.setting.job_user,
                 names::PROBE,
+                names::LAYERS,
             ),
         }
     }
@@ -175,6 +179,17 @@ impl Scope {
             automount_service_account_token: Some(false),
             ..ServiceAccount::default()
         }
+    }
+}
+
+fn one_of(namespaces: Vec<String>) -> LabelSelector {
+    LabelSelector {
+        match_expressions: Some(vec![LabelSelectorRequirement {
+            key: "kubernetes.io/metadata.name".into(),
+            operator: "In".into(),
+            values: Some(namespaces),
+        }]),
+        match_labels: None,
     }
 }
 

@@ -21,7 +21,7 @@ impl Scope {
                     kind: Some("ServiceAccount".into()),
                 }),
                 match_constraints: Some(MatchResources {
-                    namespace_selector: Some(self.namespaces()),
+                    namespace_selector: Some(self.namespaces_of_the_run()),
                     resource_rules: Some(vec![
                         rule("", "v1", "CREATE", &["pods", "persistentvolumeclaims"]),
                         rule("*", "*", "UPDATE", &["*/scale"]),

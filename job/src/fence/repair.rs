@@ -24,6 +24,8 @@ use crate::stop::Stop;
 /// Between two repairs of one object, and two tries of a watch: whoever fights for it is not to
 /// keep us from everything else.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How often it is looked whether a fence without an owner still needs to be one.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Fence {
     /// Does some work, and meanwhile keeps the fence as it was made, for as long as it stands.
@@ -75,6 +77,7 @@ impl Fence {
                     self.follow::<ValidatingAdmissionPolicyBinding>(),
                     self.follow::<ValidatingWebhookConfiguration>(),
                     self.follow_ca(),
+                    self.keep_owned(),
                 ) } => {}
             }
         }
@@ -110,9 +113,14 @@ impl Fence {
         };
         let stored = essence(&made.stored);
         let is_untouched = |object: &K| essence(object) == stored;
-        let is_of_before = |seen: &K| version(seen) < version(&made.stored);
-        if seen.is_some_and(|seen| is_of_before(seen) || is_untouched(seen)) {
-            return Ok(false);
+        match seen {
+            Some(seen) if version(seen) < version(&made.stored) => return Ok(false),
+            Some(seen) if is_untouched(seen) => {
+                // Its status was written: the next change is decided on this state.
+                made.stored = seen.clone();
+                return Ok(false);
+            }
+            _ => {}
         }
         let api = K::api(self);
         let now = self.cluster.get(&api, &K::name(self)).await?;
@@ -123,6 +131,16 @@ impl Fence {
         state.repairs += 1;
         tracing::warn!(kind = %K::kind(&()), name = %K::name(self), "the fence {}; it was put back, and will be proved again", done_by(now.as_ref()));
         Ok(true)
+    }
+
+    /// Sees to it that a fence over nothing does not stay without an owner.
+    async fn keep_owned(&self) -> Infallible {
+        loop {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            if let Err(why) = self.own_again().await {
+                tracing::warn!(%why, "the fence could not be given its owners back; trying again");
+            }
+        }
     }
 
     /// Passes on what the webhook's CA becomes.

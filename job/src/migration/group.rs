@@ -6,9 +6,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use pvmigrate_record::phase::{Heading, Phase};
 use pvmigrate_record::record::{Failure, Freezing};
+use tokio::time::Instant;
 
 use super::Migration;
 use crate::cluster::Cluster;
+use crate::mover::anchor::Anchor;
 use crate::pods::{PodWatch, Wanted};
 use crate::stop::Stop;
 
@@ -17,8 +19,13 @@ pub struct Group {
     pub name: String,
     pub namespace: String,
     pub claims: Vec<Migration>,
-    /// The namespace's pods, from before the fence was proved until the old claims are gone.
+    /// The namespace's pods, from before the fence was proved until its applications are back.
     pub watch: Option<Arc<PodWatch>>,
+    /// What keeps its destinations attached, as it was made. Not recorded: a Job that takes over
+    /// removes it.
+    pub anchors: Vec<Anchor>,
+    /// When its sets were last seen as they have to be before a pod of theirs goes.
+    pub settled: Option<Instant>,
 }
 
 impl Group {
@@ -37,6 +44,8 @@ impl Group {
                     namespace: migration.record.claim.namespace.clone(),
                     claims: vec![migration],
                     watch: None,
+                    anchors: Vec::new(),
+                    settled: None,
                 }),
             }
         }
@@ -55,10 +64,11 @@ impl Group {
         if let Some(watch) = &self.watch {
             return Ok(watch.clone());
         }
-        let movers = self
-            .claims
-            .iter()
-            .map(|m| (m.staging_name(), m.record.claim.name.clone()));
+        let ours = |m: &Migration| [m.staging_name(), m.anchor_name()];
+        let movers = self.claims.iter().flat_map(|m| {
+            let claim = &m.record.claim.name;
+            ours(m).map(|name| (name, claim.clone()))
+        });
         let shared = self.claims.iter().filter(|m| m.record.manifest.is_shared());
         let wanted = Wanted {
             movers: movers.collect(),
@@ -120,6 +130,11 @@ impl Group {
             .flat_map(|claim| claim.record.freeze.workloads.iter().cloned())
             .collect();
         all.into_iter().collect()
+    }
+
+    /// Whether an anchor holds the destination of this claim.
+    pub fn is_anchored(&self, claim: &str) -> bool {
+        self.anchors.iter().any(|anchor| anchor.holds(claim))
     }
 
     /// Writes the failure into every record of the group.

@@ -10,6 +10,7 @@ use kube::ResourceExt;
 use kube::api::{Api, LogParams};
 use pvmigrate_record::names;
 use pvmigrate_record::order::{Order, PassReport, What};
+use pvmigrate_record::record::Record;
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -34,8 +35,8 @@ pub const BETWEEN_TRIES: Duration = Duration::from_millis(200);
 pub enum Answer {
     /// The last of its passes; each was seen by whoever gave the order.
     Done(Box<PassReport>),
-    /// The mover has ended, and did not say how the order did.
-    Ended(String),
+    /// The mover has ended, and did not say how the order did; nor, perhaps, that it took it.
+    Ended { why: String, taken: bool },
     /// The mover was deleted by somebody else.
     Deleted(String),
     /// Its log cannot be read, and what was ordered leaves no other trace.
@@ -65,9 +66,39 @@ pub async fn carry_out(
 ) -> Result<Answer, Stop> {
     let (pods, name) = (migration.pods(&run.cluster), migration.staging_name());
     match give(run, migration, watch, (what, false)).await? {
-        Given::Order(order) => hear(run, &pods, &name, &order, &mut seen).await,
+        Given::Order(order) => {
+            let listener = Listener::new(run, &pods, &name, &order);
+            hear(listener, &mut seen).await
+        }
         Given::Deleted(why) => Ok(Answer::Deleted(why)),
     }
+}
+
+/// The order that a mover can be made with: the first of this epoch, for whichever pod it is.
+pub fn first(record: &Record, what: What) -> Result<Order, Stop> {
+    let sequence = Order::sequence_after(None, record.epoch);
+    let sequence = sequence.ok_or_else(|| Stop::Superseded(format!("claim {}", record.claim)))?;
+    Ok(Order {
+        pod: String::new(),
+        sequence,
+        what,
+        at_end: false,
+    })
+}
+
+pub fn text(order: &Order) -> Result<String, Stop> {
+    serde_json::to_string(order).map_err(|error| Stop::Api(error.to_string()))
+}
+
+/// Waits for the report of the last pass of the order that a mover was made with.
+pub async fn carry_out_first(
+    run: &Run,
+    migration: &Migration,
+    order: &Order,
+    mut seen: impl FnMut(&PassReport),
+) -> Result<Answer, Stop> {
+    let (pods, name) = (migration.pods(&run.cluster), migration.staging_name());
+    hear(Listener::of_the_first(run, &pods, &name, order), &mut seen).await
 }
 
 /// Writes an order into the mover's pod: the next one, for now or `at_end`.
@@ -89,7 +120,7 @@ pub async fn give(
         what,
         at_end,
     };
-    let text = serde_json::to_string(&order).map_err(|error| Stop::Api(error.to_string()))?;
+    let text = text(&order)?;
     let given = run.cluster.update(&pods, pod, |pod| match last_order(pod) {
         Some(last) if last == order => Ok(None),
         Some(last) if last.sequence >= order.sequence => Err(superseded()),
@@ -107,9 +138,17 @@ pub async fn give(
     }
 }
 
-/// Waits until the mover says that it has taken an order; not if its log ends before that, or
-/// cannot be read.
-pub async fn is_taken(run: &Run, migration: &Migration, order: &Order) -> Result<bool, Stop> {
+/// Whether a mover has taken an order.
+pub enum Taken {
+    Yes,
+    /// Its log ended before it said so, or cannot be read.
+    No,
+    /// It has, but the last pass that it made while it waited failed.
+    Failed(Box<PassReport>),
+}
+
+/// Waits until the mover says that it has taken an order.
+pub async fn is_taken(run: &Run, migration: &Migration, order: &Order) -> Result<Taken, Stop> {
     let (pods, name) = (migration.pods(&run.cluster), migration.staging_name());
     match pods.log_stream(&name, &following()).await {
         Ok(log) => {
@@ -119,7 +158,7 @@ pub async fn is_taken(run: &Run, migration: &Migration, order: &Order) -> Result
         }
         Err(error) => {
             tracing::debug!(mover = name, %error, "its log cannot be read");
-            Ok(false)
+            Ok(Taken::No)
         }
     }
 }
@@ -133,13 +172,16 @@ fn following() -> LogParams {
 
 /// Reads the mover's lines until the last report that echoes the order.
 async fn hear(
-    run: &Run,
-    pods: &Api<Pod>,
-    name: &str,
-    order: &Order,
+    mut listener: Listener<'_>,
     seen: &mut impl FnMut(&PassReport),
 ) -> Result<Answer, Stop> {
-    let mut listener = Listener::new(run, pods, name, order);
+    let Listener {
+        run,
+        pods,
+        name,
+        order,
+        ..
+    } = listener;
     loop {
         let why = match pods.log_stream(name, &following()).await {
             Ok(log) => match listener.listen(log, seen).await? {
@@ -156,7 +198,10 @@ async fn hear(
                         seen(&report);
                         Answer::Done(Box::new(report))
                     }
-                    None => Answer::Ended(causes::of_pod(&pod)),
+                    None => Answer::Ended {
+                        why: causes::of_pod(&pod),
+                        taken: listener.taken,
+                    },
                 },
                 None => Answer::Deleted(deleted(name)),
             });
@@ -228,85 +273,4 @@ pub fn deleted(name: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::Value;
-
-    fn pod(status: &Value) -> Pod {
-        serde_json::from_value(json!({"metadata": {"name": "m"}, "status": status})).unwrap()
-    }
-
-    #[test]
-    fn a_mover_is_over_when_its_own_container_is_or_the_pod_was_put_away() {
-        let container = |name: &str, state: Value| json!({"name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state});
-        let killed = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}});
-        let runs = container("mover", json!({"running": {}}));
-        let table = [
-            (
-                json!({"phase": "Running", "containerStatuses": [runs]}),
-                false,
-            ),
-            (json!({"phase": "Pending"}), false),
-            (
-                json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory."}),
-                true,
-            ),
-            (
-                json!({"phase": "Running", "containerStatuses": [
-                container("proxy", json!({"running": {}})), container("mover", killed.clone())]}),
-                true,
-            ),
-            (
-                json!({"phase": "Running", "containerStatuses": [container("proxy", killed.clone()), runs]}),
-                false,
-            ),
-        ];
-        for (status, over) in table {
-            assert_eq!(is_over(&pod(&status)), over, "{status}");
-        }
-        let why = |status| causes::of_pod(&pod(&status));
-        assert_eq!(
-            why(json!({"phase": "Failed", "containerStatuses": [container("mover", killed)]})),
-            "pod m ended with exit code 137 (OOMKilled)"
-        );
-        assert_eq!(
-            why(
-                json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory."})
-            ),
-            "pod m is Failed, Evicted: The node was low on memory."
-        );
-    }
-
-    #[test]
-    fn only_a_message_that_echoes_the_order_is_its_report() {
-        let order = |sequence| Order {
-            pod: "u".into(),
-            sequence,
-            what: What::Final,
-            at_end: false,
-        };
-        let report = PassReport {
-            order: Some(order(7)),
-            ok: true,
-            ..PassReport::default()
-        };
-        let ended = pod(&json!({"phase": "Succeeded", "containerStatuses": [
-            {"name": "mover", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state":
-                {"terminated": {"exitCode": 0, "message": serde_json::to_string(&report).unwrap()}}}]}));
-        assert_eq!(final_report(&ended, &order(7)), Some(report));
-        assert_eq!(final_report(&ended, &order(8)), None);
-    }
-
-    #[test]
-    fn a_warm_order_is_done_when_its_passes_settle_or_fail() {
-        let report = |ok, settled| PassReport {
-            ok,
-            settled,
-            ..PassReport::default()
-        };
-        assert!(!is_last(&report(true, false), What::Warm));
-        assert!(is_last(&report(true, true), What::Warm));
-        assert!(is_last(&report(false, false), What::Warm));
-        assert!(is_last(&report(true, false), What::Final));
-    }
-}
+mod tests;

@@ -2,7 +2,7 @@
 //! mover's pod is deleted, and is reported by that pod's end.
 //!
 //! ```text
-//! order "at your end"  →  taken  │  group Frozen  →  mover deleted  →  preStop hook: pass  →  ended, with its report
+//! order "at your end"  →  taken  →  (fresh passes)  │  group Frozen  →  mover deleted  →  preStop hook: pass  →  ended, with its report
 //! ```
 //!
 //! An order that is given after the freeze costs two rounds of the kubelet: one that shows it to the
@@ -18,11 +18,12 @@ use pvmigrate_record::order::{Order, PassReport, What};
 use pvmigrate_record::phase::Heading;
 use tokio::time::timeout;
 
-use super::orders::{self, Given, final_report, is_over, last_order};
+use super::orders::{self, Given, Taken, final_report, is_over, last_order};
 use crate::causes;
 use crate::migration::{Group, Migration};
 use crate::pods::PodWatch;
 use crate::run::Run;
+use crate::steps::copy::failed;
 use crate::stop::Stop;
 
 /// A pass that would take longer is ordered when it is time.
@@ -36,12 +37,35 @@ const TO_SAY_SO: Duration = Duration::from_secs(30);
 const TO_REACH_IT: Duration = Duration::from_secs(5);
 
 /// Orders the movers of a group to make their last pass when they end, where that is worth it.
-pub async fn prepare(run: &Run, group: &mut Group) -> Result<(), Stop> {
+pub async fn give(run: &Run, group: &mut Group) -> Result<(), Stop> {
     let watch = group.watch()?;
     let worth = group.claims.iter_mut().filter(|claim| is_worth_it(claim));
     let all = worth.map(async |migration| {
-        let given = timeout(TO_REACH_IT, give(run, migration, &watch)).await;
-        migration.parting = given.unwrap_or(Ok(None))?;
+        let given = orders::give(run, migration, &watch, (What::Final, true)).await?;
+        // If the mover is gone, its pass is ordered again when it is time, or it is made again.
+        migration.parting = match given {
+            Given::Order(order) => Some(order),
+            Given::Deleted(_) => None,
+        };
+        Ok::<(), Stop>(())
+    });
+    try_join_all(all).await?;
+    Ok(())
+}
+
+/// Waits until the movers say that they have taken that order; from one that does not nothing is
+/// expected at its end. Fails if a mover could not keep its copy fresh while it waited.
+pub async fn taken(run: &Run, group: &mut Group) -> Result<(), Stop> {
+    let given = group.claims.iter_mut();
+    let given = given.filter_map(|migration| Some((migration.parting.take()?, migration)));
+    let all = given.map(async |(order, migration)| {
+        let heard = timeout(TO_REACH_IT, orders::is_taken(run, migration, &order)).await;
+        let taken = heard.unwrap_or(Ok(Taken::No))?;
+        migration.parting = match taken {
+            Taken::Yes => Some(order),
+            Taken::No => None,
+            Taken::Failed(report) => return Err(failed(migration, &report)),
+        };
         Ok::<(), Stop>(())
     });
     try_join_all(all).await?;
@@ -54,18 +78,6 @@ fn is_worth_it(migration: &Migration) -> bool {
     record.heading == Heading::Destination
         && migration.parting.is_none()
         && warm.is_some_and(|warm| warm.next_seconds.is_some_and(|next| next <= SHORT))
-}
-
-/// None if the mover is gone, or does not say that it has taken the order: the pass is ordered
-/// again when it is time, or its mover made again.
-async fn give(run: &Run, migration: &Migration, watch: &PodWatch) -> Result<Option<Order>, Stop> {
-    match orders::give(run, migration, watch, (What::Final, true)).await? {
-        Given::Order(order) => {
-            let is_taken = orders::is_taken(run, migration, &order).await?;
-            Ok(is_taken.then_some(order))
-        }
-        Given::Deleted(_) => Ok(None),
-    }
 }
 
 /// Deletes a mover that was prepared, for its group is frozen, and waits for the report that it

@@ -76,9 +76,14 @@ impl PodWatch {
     /// Waits until a consumer cannot reach its claim for a mover's sake: it is on another node, or
     /// finds none. Says which.
     pub async fn consumer_moved(&self) -> String {
+        self.shown(|pods| moved(pods, &self.wanted)).await
+    }
+
+    /// Waits for as long as it takes until what is seen shows something.
+    pub async fn shown<T>(&self, look: impl Fn(&Pods) -> Option<T>) -> T {
         let mut state = self.state.clone();
         loop {
-            let found = moved(&state.borrow_and_update(), &self.wanted);
+            let found = look(&state.borrow_and_update());
             if let Some(found) = found {
                 return found;
             }
@@ -134,11 +139,12 @@ impl PodWatch {
                     limit.as_secs_f64()
                 )));
             };
-            if tokio::time::timeout(left.min(Duration::from_secs(10)), state.changed())
-                .await
-                .is_err()
-            {
-                tracing::info!(waiting_for = what, %missing, "still waiting");
+            let pause = left.min(Duration::from_secs(10));
+            match tokio::time::timeout(pause, state.changed()).await {
+                Ok(Ok(())) => {}
+                // The watch has ended, and shows no more.
+                Ok(Err(_)) => tokio::time::sleep(pause).await,
+                Err(_) => tracing::info!(waiting_for = what, %missing, "still waiting"),
             }
         }
     }

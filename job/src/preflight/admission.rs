@@ -26,9 +26,10 @@ pub fn movers_are_admitted(asked: Asked<'_>) -> BoxFuture<'_, Result<Vec<String>
     Box::pin(async move {
         let mut shapes = BTreeMap::new();
         for site in placement::sites(asked.observed, &asked.run.config, asked.plan) {
-            // A node says where it runs, not what it is.
+            // Node and neighbours say where it runs, not what it is.
             let placement = Placement {
                 node: None,
+                together: BTreeSet::new(),
                 ..site.placement
             };
             for claim in site.claims {

@@ -16,8 +16,10 @@ use crate::config::{BarePods, Config, SetDefault, SetTemplates};
 use crate::plan::Plan;
 use crate::stop::Stop;
 
+mod rules;
 mod table;
 
+use rules::Rules;
 use table::{RIGHTS, Right, Where};
 
 /// How many questions are asked at the same time.
@@ -34,19 +36,19 @@ pub fn are_granted(asked: Asked<'_>) -> BoxFuture<'_, Result<Vec<String>, Stop>>
 
 /// The rights that this plan needs and the Job does not have, a sentence for each resource.
 pub async fn missing(cluster: &Cluster, config: &Config, plan: &Plan) -> Result<Vec<String>, Stop> {
-    let questions = RIGHTS.iter().flat_map(|right| {
-        let verbs = right
-            .verbs
-            .iter()
-            .filter(|verb| is_needed(right, verb, config, plan));
-        verbs.map(move |verb| (right, *verb))
-    });
-    let asked: Vec<_> = questions
-        .map(|(right, verb)| async move {
-            let granted = may(cluster, attributes(right, verb, config)).await?;
-            Ok::<_, Stop>((!granted).then_some((right, verb)))
-        })
-        .collect();
+    let rules = Rules::read(cluster, ["default", &config.release_namespace]).await?;
+    let mut asked = Vec::new();
+    for right in RIGHTS {
+        for verb in right.verbs.iter().copied() {
+            let attributes = attributes(right, verb, config);
+            if is_needed(right, verb, config, plan) && !rules.grant(&attributes) {
+                asked.push(async move {
+                    let granted = may(cluster, attributes).await?;
+                    Ok::<_, Stop>((!granted).then_some((right, verb)))
+                });
+            }
+        }
+    }
     let answers = stream::iter(asked).buffered(AT_ONCE);
     let answers: Vec<Option<(&Right, &str)>> = answers.try_collect().await?;
     let refused: Vec<_> = answers.into_iter().flatten().collect();

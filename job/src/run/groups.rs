@@ -17,7 +17,9 @@ use super::turn::Place;
 use super::windows::Windows;
 use crate::config::Config;
 use crate::drive::{End, Will, drive, take_over};
+use crate::fence::Expected;
 use crate::migration::{Group, Migration};
+use crate::mover::anchor;
 use crate::observe::Observed;
 use crate::plan::{Moved, lane, stopped_by};
 use crate::report::GroupLine;
@@ -45,9 +47,10 @@ pub async fn drive_all(
         per_node: run.config.parallelism_per_node.get(),
     };
     let schedule = Schedule::new(items, limits);
-    run.fence
-        .guarding(drive_by(run, groups, schedule, begun))
-        .await
+    let driven = run.fence.guarding(drive_by(run, groups, schedule, begun));
+    let driven = driven.await;
+    anchor::all_gone(run).await;
+    driven
 }
 
 async fn drive_by(
@@ -57,7 +60,11 @@ async fn drive_by(
     begun: Begun,
 ) -> Result<(), Stop> {
     let windows = Windows::new(run.config.parallelism_stopped_per_node.get());
-    let mut waiting: Vec<Option<Group>> = groups.into_iter().map(Some).collect();
+    let waiting = groups.into_iter().map(|group| {
+        let expected = run.fence.expect(&group.namespace);
+        Some((group, expected))
+    });
+    let mut waiting: Vec<_> = waiting.collect();
     let mut running: FuturesUnordered<BoxFuture<(usize, Result<How, Stop>)>> =
         FuturesUnordered::new();
     let (turns, _) = watch::channel(schedule.turns());
@@ -65,7 +72,7 @@ async fn drive_by(
     let mut stopped = Ok(());
     loop {
         while let Some((index, pod)) = schedule.leave() {
-            if let Some(group) = waiting[index].take() {
+            if let Some((group, _)) = waiting[index].take() {
                 let left = async move { leave(run, group, &stopped_by(&pod)).await };
                 running.push(Box::pin(
                     async move { (index, left.await.map(|()| How::Well)) },
@@ -73,10 +80,10 @@ async fn drive_by(
             }
         }
         while let Some(index) = schedule.start() {
-            if let Some(group) = waiting[index].take() {
+            if let Some((group, expected)) = waiting[index].take() {
                 let nodes = schedule.stops_on(index);
                 let place = Place::new(turns.subscribe(), index, &windows, nodes, gone.clone());
-                let driven = drive_one(run, group, place, begun);
+                let driven = drive_one(run, (group, expected), place, begun);
                 running.push(Box::pin(async move {
                     (index, driven.await.map(|end| how(&end)))
                 }));
@@ -151,7 +158,7 @@ fn only_node(volume: &PersistentVolume) -> Option<&str> {
 
 async fn drive_one(
     run: &Run,
-    mut group: Group,
+    (mut group, expected): (Group, Expected<'_>),
     place: Place<'_>,
     begun: Begun,
 ) -> Result<End, Stop> {
@@ -160,7 +167,7 @@ async fn drive_one(
             tracing::info!(group = %group.name, "an earlier Job has begun this; going on");
             take_over(run, &mut group, Will::GoOn).await?;
         }
-        drive(run, &mut group, &place).await
+        drive(run, &mut group, &place, expected).await
     }
     .await;
     let name = &group.name;
@@ -236,6 +243,8 @@ mod tests {
             namespace: "shop".into(),
             claims,
             watch: None,
+            anchors: Vec::new(),
+            settled: None,
         }
     }
 

@@ -75,6 +75,8 @@ pub async fn record_all(
             namespace: plan.namespace,
             claims,
             watch: None,
+            anchors: Vec::new(),
+            settled: None,
         });
     }
     run.note(&groups).await?;

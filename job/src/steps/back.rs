@@ -10,6 +10,7 @@ use pvmigrate_record::record::Outcome;
 use serde_json::json;
 
 use crate::migration::{Group, Migration};
+use crate::mover::anchor;
 use crate::run::Run;
 use crate::steps::restore::end_mover;
 use crate::steps::{rebind, reserve, vacate};
@@ -29,6 +30,7 @@ pub async fn turn(run: &Run, group: &mut Group, why: &str, outcome: Outcome) -> 
     if is_namespace_going(run, &group.namespace).await? {
         return abandon(run, group).await;
     }
+    anchor::clear(run, group).await?;
     for migration in &mut group.claims {
         if migration.record.heading == Heading::Source && migration.record.outcome.is_some() {
             // Turned by an earlier Job that ended before it had turned them all.
@@ -81,6 +83,7 @@ async fn is_namespace_going(run: &Run, name: &str) -> Result<bool, Stop> {
 /// what has left it is put back first.
 pub async fn repeat(run: &Run, group: &mut Group, why: &str) -> Result<(), Stop> {
     tracing::warn!(%why, "the copy starts again");
+    anchor::clear(run, group).await?;
     group.watch = None;
     for migration in &mut group.claims {
         let event = if migration.record.phase <= Phase::Reserved {
@@ -99,6 +102,8 @@ pub async fn repeat(run: &Run, group: &mut Group, why: &str) -> Result<(), Stop>
 /// Makes way for a consumer that has to run elsewhere: its application comes first.
 pub async fn stage_elsewhere(run: &Run, group: &mut Group, why: &str) -> Result<(), Stop> {
     tracing::warn!(%why, "the movers make way, and will stand ready where the consumers run");
+    // Asked first, all end together.
+    anchor::lift(run, group).await?;
     try_join_all(
         group
             .claims

@@ -107,7 +107,7 @@ async fn final_pass(
     match carry_out(run, migration, watch, What::Final, |_| {}).await? {
         Answer::Done(report) => Ok(*report),
         Answer::Deleted(why) => Err(Stop::Repeat(why)),
-        Answer::Ended(why) | Answer::Unheard(why) => Err(Stop::Refused(format!(
+        Answer::Ended { why, .. } | Answer::Unheard(why) => Err(Stop::Refused(format!(
             "mover {} ended without a report: {why}",
             migration.staging_name()
         ))),

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::claim::{manifest, resize, storage};
 use crate::migration::{Group, Migration};
-use crate::mover::parting;
+use crate::mover::{anchor, parting};
 use crate::run::Run;
 use crate::steps::freeze::wait_settled;
 use crate::steps::rebind::is_accepted;
@@ -20,12 +20,13 @@ pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
     // As long as its pods can come back by themselves.
     let is_fenced = group.claims.iter().any(|claim| claim.record.fence.on);
     wait_settled(run, group, is_fenced).await?;
+    let mut has_room = true;
     for migration in group.at(Phase::Retained) {
         if migration.record.heading == Heading::Destination {
             let now = manifest_now(run, migration).await?;
             fits(run, migration, &now).await?;
             migration.record.manifest = now;
-            is_accepted(run, migration).await?;
+            has_room &= is_accepted(run, migration).await?;
         }
         migration.record.fence.on = true;
         let mut last = run.fence.generations().await;
@@ -34,6 +35,10 @@ pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
         // Its old policy is in the record since Planned. This is the write that Retained is said in.
         let kept = json!({"spec": {"persistentVolumeReclaimPolicy": "Retain"}});
         migration.save(&run.cluster, kept).await?;
+    }
+    if !has_room {
+        // The new claims have room only when the staging claims are gone.
+        anchor::clear(run, group).await?;
     }
     let records: Vec<Record> = group
         .claims
@@ -46,12 +51,14 @@ pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
         run.fence.raise(&fenced).await?;
         run.fence.prove_closed(&fenced).await
     };
-    let (proved, prepared) = tokio::join!(proved, parting::prepare(run, group));
-    prepared?;
+    let (proved, taken) = tokio::join!(proved, parting::taken(run, group));
+    taken?;
     proved.map_err(|stop| match stop {
         Stop::Refused(why) if untouched => Stop::Refused(format!("{why}; nothing was stopped")),
         other => other,
     })?;
+
+    anchor::stand(run, group).await?;
 
     // From here on the fence refuses another size; one may have come just before.
     for migration in group.at(Phase::Retained) {

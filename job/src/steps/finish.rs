@@ -45,13 +45,16 @@ async fn finish(run: &Run, migration: &mut Migration) -> Result<(), Stop> {
     }
 }
 
-/// The destination is an ordinary volume from here on.
+/// The destination is an ordinary volume from here on, with its lasting policy.
 async fn unmark_destination(run: &Run, migration: &Migration) -> Result<(), Stop> {
     let state = migration.destination_volume(&run.cluster).await?;
-    let patch = json!({"metadata": {
-        "labels": {names::RUN: null, names::ROLE: null},
-        "annotations": {names::SOURCE: null, names::RECLAIM_POLICY: null},
-    }});
+    let patch = json!({
+        "metadata": {
+            "labels": {names::RUN: null, names::ROLE: null},
+            "annotations": {names::SOURCE: null, names::RECLAIM_POLICY: null},
+        },
+        "spec": {"persistentVolumeReclaimPolicy": run.lasting_policy(&migration.record)},
+    });
     let run_of = migration.record.run.clone();
     run.cluster
         .update(&run.cluster.all::<PersistentVolume>(), state, |state| {

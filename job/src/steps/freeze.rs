@@ -1,9 +1,12 @@
 //! Fenced → Frozen: no consumer is left, and no attachment of the source but the mover's.
 
+use std::time::Duration;
+
 use futures::future::try_join_all;
 use jiff::Timestamp;
 use pvmigrate_record::phase::{Heading, Phase};
 use pvmigrate_record::record::{Frozen, Method, Record};
+use tokio::time::Instant;
 
 use crate::migration::Group;
 use crate::pods::PodWatch;
@@ -14,12 +17,15 @@ use crate::workloads;
 mod gone;
 mod remove;
 
+/// For how long a set counts as it was seen.
+const MOMENT: Duration = Duration::from_secs(2);
+
 pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
     let freezings = group.freezings();
+    wait_settled(run, group, true).await?;
     let Some(first) = group.claims.first() else {
         return Ok(());
     };
-    wait_settled(run, group, true).await?;
     let consumers = remove::Consumers::of(run, group, &freezings).await?;
     let mark = Frozen {
         release: first.record.release.clone(),
@@ -55,12 +61,13 @@ pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
     run.fence.prove_again(&fenced).await?;
     nobody_left(run, &group.namespace, &watch).await?;
     let pods = watch.now();
+    let attachments = gone::attachments_now(run).await?;
     for migration in group
         .claims
         .iter()
         .filter(|claim| claim.record.phase == Phase::Fenced)
     {
-        gone::wait_really_gone(run, migration, &pods).await?;
+        gone::wait_really_gone(run, migration, &pods, &attachments).await?;
     }
     for migration in group.at(Phase::Fenced) {
         migration.record.stopped = stopped;
@@ -70,15 +77,19 @@ pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Waits until the sets of which one pod is to go may lose it. A way back waits for nothing.
-pub async fn wait_settled(run: &Run, group: &Group, is_fenced: bool) -> Result<(), Stop> {
-    if group.headings() != [Heading::Destination] {
+/// Waits until the sets of which one pod is to go may lose it. A way back waits for nothing, and what
+/// was seen a moment ago counts.
+pub async fn wait_settled(run: &Run, group: &mut Group, is_fenced: bool) -> Result<(), Stop> {
+    let is_new = group.settled.is_some_and(|seen| seen.elapsed() < MOMENT);
+    if is_new || group.headings() != [Heading::Destination] {
         return Ok(());
     }
     for freezing in group.freezings() {
         let limit = run.config.freeze_limit();
-        workloads::rolling::wait_settled(&run.cluster, &freezing, is_fenced, limit).await?;
+        let watch = group.watch.as_deref();
+        workloads::rolling::wait_settled(&run.cluster, &freezing, watch, is_fenced, limit).await?;
     }
+    group.settled = Some(Instant::now());
     Ok(())
 }
 

@@ -21,6 +21,8 @@ use crate::wait::{Seen, wait_gone, wait_seen};
 /// How long a refusal of the new claim, by a quota or by somebody's webhook, is tried again.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(20);
 const BIND_LIMIT: Duration = Duration::from_secs(60);
+/// How long the volume controller may take to notice a reservation.
+const NOTICE_LIMIT: Duration = Duration::from_secs(3);
 
 pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
     try_join_all(
@@ -33,8 +35,8 @@ pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
 }
 
 /// Asks whether the claim could be made again, before its application is stopped for it. Under
-/// another name, for its own is taken.
-pub async fn is_accepted(run: &Run, migration: &Migration) -> Result<(), Stop> {
+/// another name, for its own is taken. Returns whether there is room for it beside the others.
+pub async fn is_accepted(run: &Run, migration: &Migration) -> Result<bool, Stop> {
     let mut claim = new_claim(&migration.record, &migration.destination()?.name);
     claim.metadata.name = Some(format!("{}-new", migration.staging_name()));
     match run
@@ -43,12 +45,12 @@ pub async fn is_accepted(run: &Run, migration: &Migration) -> Result<(), Stop> {
         .await
     {
         // What the staging claim takes of it, of the same class and no less, is free by then.
-        Err(Stop::Refused(why)) if why.contains("exceeded quota") => Ok(()),
+        Err(Stop::Refused(why)) if why.contains("exceeded quota") => Ok(false),
         Err(Stop::Refused(why)) => Err(Stop::Refused(format!(
             "claim {} could not be made again: {why}",
             migration.record.claim
         ))),
-        other => other,
+        other => other.map(|()| true),
     }
 }
 
@@ -57,6 +59,7 @@ async fn rebind(run: &Run, migration: &mut Migration) -> Result<(), Stop> {
     let heading = heading.ok_or_else(|| Stop::refused("the record names no destination"))?;
     let claims = migration.claims(&run.cluster);
     let wanted = new_claim(&migration.record, &heading.name);
+    wait_noticed(run, migration).await?;
     let started = Instant::now();
     let claim = loop {
         let made = run.cluster.create(&claims, &wanted).await;
@@ -74,6 +77,37 @@ async fn rebind(run: &Run, migration: &mut Migration) -> Result<(), Stop> {
     migration.record.claim.uid = wait_bound(run, migration, claim).await?;
     // Saved together with what lets the fence down, when all claims of the group are here.
     migration.reach()
+}
+
+/// Waits until the volume controller has noticed that the volume is reserved, which it says by
+/// Available. A claim that it sees before that is Pending until it looks at everything again, every 15 s:
+/// by what it knew the volume was another claim's. It decides nothing, so it is not waited for long.
+async fn wait_noticed(run: &Run, migration: &mut Migration) -> Result<(), Stop> {
+    let known = migration.heading_state(&run.cluster).await?;
+    let name = known.name_any();
+    let what = format!("volume {name} to be Available");
+    let volumes = run.cluster.volumes_seen().await?;
+    let known = (name.as_str(), Some(known));
+    let claim = &migration.record.claim.name;
+    let noticed = wait_seen(&volumes, known, &what, NOTICE_LIMIT, |state| {
+        let status = state.and_then(|state| state.status.as_ref());
+        let spec = state.and_then(|state| state.spec.as_ref());
+        let held = spec.and_then(|spec| spec.claim_ref.as_ref());
+        // By a Job before, that has made the claim.
+        let is_bound =
+            held.is_some_and(|held| held.uid.is_some() && held.name.as_ref() == Some(claim));
+        match (state, status.and_then(|status| status.phase.as_deref())) {
+            (Some(state), Some("Available")) => Seen::Reached(state.clone()),
+            (Some(state), _) if is_bound => Seen::Reached(state.clone()),
+            (_, phase) => Seen::NotYet(format!("it is {}", phase.unwrap_or("new"))),
+        }
+    });
+    match noticed.await {
+        Ok(state) => migration.set_heading_state(state),
+        Err(Stop::Refused(why)) => tracing::info!(%why, "the claim is made all the same"),
+        Err(other) => return Err(other),
+    }
+    Ok(())
 }
 
 fn on_volume(claim: &PersistentVolumeClaim, volume: &Volume) -> bool {

@@ -1,8 +1,9 @@
-//! Verified → Reserved: the staging claim is gone, and the volume that the claim heads for is
+//! Verified → Reserved: the staging claim is gone, or going, and the volume that the claim heads for is
 //! reserved for the claim's name.
 //!
 //! ```text
-//! mover ended by its kubelet's word  →  mover deleted  →  staging claim deleted  →  volume Released
+//! mover ended by its kubelet's word  →  mover deleted  →  staging claim deleted  →  volume Released,
+//!     or with an anchor: held by nobody but that claim, which is Terminating
 //!     →  claimRef = {namespace, name} without uid: only a claim of that name can take it
 //! ```
 
@@ -21,6 +22,11 @@ use crate::stop::Stop;
 use crate::wait::{Seen, wait_for, wait_seen, wait_seen_gone};
 
 pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
+    let names = group.claims.iter().map(|claim| &claim.record.claim.name);
+    let anchored: Vec<String> = names
+        .filter(|name| group.is_anchored(name))
+        .cloned()
+        .collect();
     let Group { claims, watch, .. } = group;
     let watch = watch.as_deref();
     // From here until Rebound the claims may be missing: nothing may collect the fence.
@@ -29,7 +35,10 @@ pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
     let verified = claims
         .iter_mut()
         .filter(|claim| claim.record.phase == Phase::Verified);
-    let reserved = verified.map(|migration| reserve(run, migration, watch));
+    let reserved = verified.map(|migration| {
+        let is_anchored = anchored.contains(&migration.record.claim.name);
+        reserve(run, migration, watch, is_anchored)
+    });
     tokio::try_join!(try_join_all(reserved), run.fence.raise(&records))?;
     Ok(())
 }
@@ -38,7 +47,9 @@ async fn reserve(
     run: &Run,
     migration: &mut Migration,
     watch: Option<&PodWatch>,
+    is_anchored: bool,
 ) -> Result<(), Stop> {
+    let mut going = None;
     if migration.record.heading == Heading::Destination {
         nobody_came(migration, watch)?;
         let claim = only_protected(run, migration).await?;
@@ -46,12 +57,18 @@ async fn reserve(
         tracing::debug!(claim = %migration.record.claim, "nobody came");
         end_mover(run, migration, watch).await?;
         tracing::debug!(claim = %migration.record.claim, "the mover has ended");
-        delete_staging(run, migration).await?;
-        tracing::debug!(claim = %migration.record.claim, "the staging claim is gone");
+        let staging = ask_staging(run, migration).await?;
+        if is_anchored {
+            going = staging.and_then(|staging| staging.uid());
+        } else if let Some(staging) = staging {
+            staging_gone(run, staging).await?;
+        }
+        tracing::debug!(claim = %migration.record.claim, "the staging claim is gone, or going");
     }
     let claim = migration.record.claim.clone();
     let state = migration.heading_state(&run.cluster).await?;
-    let state = wait_released(run, state).await?;
+    let is_taken = |state: &PersistentVolume| is_bound(state) && !is_of(state, going.as_deref());
+    let state = wait_free(run, state, is_taken).await?;
     tracing::debug!(%claim, "the volume is released");
     let reference = json!({
         "kind": "PersistentVolumeClaim", "apiVersion": "v1", "namespace": claim.namespace, "name": claim.name,
@@ -67,7 +84,7 @@ async fn reserve(
             let is_reserved = held.uid.is_none()
                 && held.namespace.as_deref() == Some(claim.namespace.as_str())
                 && held.name.as_deref() == Some(claim.name.as_str());
-            if is_bound(state) {
+            if is_taken(state) {
                 return Err(Stop::Refused(format!(
                     "volume {} was bound by somebody else",
                     state.name_any()
@@ -90,15 +107,31 @@ pub fn is_bound(volume: &PersistentVolume) -> bool {
         == Some("Bound")
 }
 
-/// Waits until a volume whose claim is gone says so. One that is Bound is never touched.
-async fn wait_released(run: &Run, known: PersistentVolume) -> Result<PersistentVolume, Stop> {
+/// Whether a volume is bound to the staging claim with this UID, which is deleted and stays only for
+/// as long as an anchor does: nobody else can use that claim any more.
+fn is_of(volume: &PersistentVolume, going: Option<&str>) -> bool {
+    let held = volume
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.claim_ref.as_ref());
+    going.is_some() && held.and_then(|held| held.uid.as_deref()) == going
+}
+
+/// Waits until a volume whose claim is gone, or going, says so. One that anybody else is bound to is
+/// never touched.
+async fn wait_free(
+    run: &Run,
+    known: PersistentVolume,
+    is_taken: impl Fn(&PersistentVolume) -> bool,
+) -> Result<PersistentVolume, Stop> {
     let name = known.name_any();
     let what = format!("volume {name} to be Released");
     let volumes = run.cluster.volumes_seen().await?;
     let limit = run.config.freeze_limit();
     let known = (name.as_str(), Some(known));
-    wait_seen(&volumes, known, &what, limit, |state| {
-        released(state, &name)
+    wait_seen(&volumes, known, &what, limit, |state| match state {
+        Some(state) if !is_taken(state) => Seen::Reached(state.clone()),
+        state => released(state, &name),
     })
     .await
 }
@@ -178,14 +211,31 @@ async fn end_mover(run: &Run, migration: &Migration, watch: Option<&PodWatch>) -
 }
 
 pub async fn delete_staging(run: &Run, migration: &Migration) -> Result<(), Stop> {
+    match ask_staging(run, migration).await? {
+        Some(staging) => staging_gone(run, staging).await,
+        None => Ok(()),
+    }
+}
+
+/// Has the staging claim deleted; returns it as it was, if there is one.
+async fn ask_staging(
+    run: &Run,
+    migration: &Migration,
+) -> Result<Option<PersistentVolumeClaim>, Stop> {
     let claims = migration.claims(&run.cluster);
     let namespace = &migration.record.claim.namespace;
     let seen = run.cluster.claims_seen(namespace).await?;
     let Some(staging) = seen.get(&migration.staging_name()) else {
-        return Ok(());
+        return Ok(None);
     };
     run.cluster
         .delete(&claims, staging.clone(), None, |_| Ok(()))
         .await?;
+    Ok(Some(staging))
+}
+
+async fn staging_gone(run: &Run, staging: PersistentVolumeClaim) -> Result<(), Stop> {
+    let namespace = staging.namespace().unwrap_or_default();
+    let seen = run.cluster.claims_seen(&namespace).await?;
     wait_seen_gone(&seen, staging, run.config.freeze_limit()).await
 }

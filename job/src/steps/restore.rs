@@ -1,8 +1,8 @@
-//! Rebound → Restored: every claim of the group has its lasting volume with its lasting policy,
-//! and the fence is off.
+//! Rebound → Restored: every claim of the group has its lasting volume, and the fence is off. The
+//! volume's lasting policy comes when its applications run again: until then nothing may reclaim it.
 
 use futures::future::try_join_all;
-use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use pvmigrate_record::phase::{Heading, Phase};
 use pvmigrate_record::record::Record;
@@ -14,12 +14,9 @@ use crate::stop::Stop;
 use crate::wait::wait_gone;
 
 pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
-    try_join_all(
-        group
-            .at(Phase::Rebound)
-            .map(|migration| settle(run, migration)),
-    )
-    .await?;
+    let back = group.at(Phase::Rebound);
+    let back = back.filter(|migration| migration.record.heading == Heading::Source);
+    try_join_all(back.map(|migration| end_mover(run, migration))).await?;
     // From the first of these words on the fence may be open, and a pod of anybody's may write to
     // the destination: nothing goes back any more. See `Group::is_open`.
     try_join_all(
@@ -35,21 +32,7 @@ pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
     for migration in group.at(Phase::Rebound) {
         migration.reach()?;
     }
-    group.watch = None;
     Ok(())
-}
-
-/// Everything that may be refused, and be a reason to go back.
-async fn settle(run: &Run, migration: &mut Migration) -> Result<(), Stop> {
-    match migration.record.heading {
-        Heading::Destination => {
-            let policy = run.lasting_policy(&migration.record);
-            let state = migration.destination_volume(&run.cluster).await?;
-            migration.destination_state = Some(set_policy(run, state, &policy).await?);
-            Ok(())
-        }
-        Heading::Source => end_mover(run, migration).await,
-    }
 }
 
 /// Says that the claim is fenced no more.
@@ -63,23 +46,6 @@ async fn let_go(run: &Run, migration: &mut Migration) -> Result<(), Stop> {
         }
     };
     migration.save(&run.cluster, with).await
-}
-
-async fn set_policy(
-    run: &Run,
-    state: PersistentVolume,
-    policy: &str,
-) -> Result<PersistentVolume, Stop> {
-    let patch = json!({"spec": {"persistentVolumeReclaimPolicy": policy}});
-    run.cluster
-        .update(&run.cluster.all(), state, |state: &PersistentVolume| {
-            let is = state
-                .spec
-                .as_ref()
-                .and_then(|spec| spec.persistent_volume_reclaim_policy.as_deref());
-            Ok((is != Some(policy)).then(|| patch.clone()))
-        })
-        .await
 }
 
 /// On the way back a mover may still stand ready: it must not pin the source when its application

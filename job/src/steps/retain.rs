@@ -9,11 +9,9 @@ use serde_json::json;
 
 use crate::migration::{Group, Migration};
 use crate::run::Run;
-use crate::steps::stage::warm;
 use crate::stop::Stop;
 
 pub async fn run(run: &Run, group: &mut Group) -> Result<(), Stop> {
-    warm::refresh(run, group).await?;
     try_join_all(
         group
             .at(Phase::Staged)

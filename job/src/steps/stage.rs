@@ -8,31 +8,30 @@
 //! ```
 
 mod destination;
+mod make;
 mod placement;
 mod ready;
-pub mod warm;
+mod warm;
 
 use futures::future::try_join_all;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::ResourceExt;
-use pvmigrate_record::order::What;
 use pvmigrate_record::phase::Phase;
-use pvmigrate_record::record::Volume;
 
 use crate::causes;
-use crate::claim::{ahead, staging_claim};
 use crate::migration::{Group, Migration};
-use crate::mover::orders::{is_over, last_order};
-use crate::mover::{is_told_otherwise, mover_pod, provisioning_pod};
+use crate::mover::orders::last_order;
+use crate::mover::provisioning_pod;
 use crate::pods::PodWatch;
 use crate::run::Run;
 use crate::steps::fence::sizes_now;
 use crate::steps::restore::end_mover;
 use crate::stop::Stop;
-use crate::wait::{Seen, wait_gone, wait_seen, wait_seen_gone};
-use destination::{claim_again, destination_of};
+use crate::wait::{Seen, wait_seen};
+use destination::destination_of;
+use make::{claim_staging, make_mover, new_pod};
 use placement::{consumers, placement};
-use ready::stands_ready;
+use ready::{runs, stands_ready};
 use warm::Warmed;
 
 /// How many movers of one claim may die in warm passes before it counts as failed.
@@ -63,8 +62,28 @@ async fn stage(run: &Run, migration: &mut Migration, watch: &PodWatch) -> Result
     }
     let mut deaths = 0;
     loop {
-        Box::pin(stand_ready(run, migration, watch)).await?;
-        let why = match Box::pin(warm::passes(run, migration, watch)).await? {
+        let first = warm::first(run, migration, watch)?;
+        let (mover, staging) = Box::pin(make_mover(run, migration, watch, first.as_ref())).await?;
+        let is_ordered = first.is_some() && last_order(&mover) == first;
+        let ready = if is_ordered {
+            // That it is ready shows in what it makes of its order.
+            runs(run, &mover, watch).await
+        } else {
+            stands_ready(run, &migration.pods(&run.cluster), &mover, watch).await
+        };
+        know_destination(run, migration, &staging).await?;
+        let is_deleted = watch.mover(&mover.name_any()).is_none();
+        let warmed = match ready {
+            Err(Stop::Refused(why)) if is_deleted => Warmed::Died(why),
+            ready => {
+                explained_if(run, migration, ready).await?;
+                let uid = mover.uid().unwrap_or_default();
+                let given = first.filter(|_| is_ordered);
+                let given = given.map(|first| first.read_by(&uid));
+                Box::pin(warm::passes(run, migration, watch, given)).await?
+            }
+        };
+        let why = match warmed {
             Warmed::Enough => return migration.advance(&run.cluster).await,
             Warmed::Died(why) => why,
         };
@@ -85,11 +104,9 @@ async fn provision(run: &Run, migration: &mut Migration, watch: &PodWatch) -> Re
     let placement = placement(run, migration, watch).await?;
     let staging = claim_staging(run, migration, placement.node.as_deref()).await?;
     let wanted = provisioning_pod(&migration.record, &run.config, &placement);
-    let pods = migration.pods(&run.cluster);
-    run.cluster.create(&pods, &wanted).await?;
-    let (destination, state) = wait_provisioned(run, migration, staging).await?;
-    migration.record.destination = Some(destination);
-    migration.destination_state = Some(state);
+    new_pod(run, migration, &wanted).await?;
+    let staging = wait_provisioned(run, migration, staging).await?;
+    know_destination(run, migration, &staging).await?;
     // By its end the destination is free for the mover.
     end_mover(run, migration).await
 }
@@ -100,54 +117,43 @@ pub async fn stand_ready(
     migration: &mut Migration,
     watch: &PodWatch,
 ) -> Result<(), Stop> {
-    let placement = placement(run, migration, watch).await?;
-    let staging = claim_staging(run, migration, placement.node.as_deref()).await?;
-    let wanted = mover_pod(&migration.record, &run.config, &placement);
-    let pods = migration.pods(&run.cluster);
-    let mover = run.cluster.create(&pods, &wanted).await?;
-    let (destination, state) = wait_provisioned(run, migration, staging).await?;
-    if let Err(stop) = stands_ready(run, &pods, &mover, watch).await {
-        return Err(explained(run, migration, stop).await);
-    }
-    // Known by its UID from here on: whatever happens, no second one is provisioned.
+    let (mover, staging) = Box::pin(make_mover(run, migration, watch, None)).await?;
+    let ready = stands_ready(run, &migration.pods(&run.cluster), &mover, watch).await;
+    know_destination(run, migration, &staging).await?;
+    explained_if(run, migration, ready).await
+}
+
+/// From here on the destination is known by its UID: whatever happens, no second one is provisioned.
+///
+/// It is read when a mover has it, or never will: so far the attacher of its volume has written it.
+async fn know_destination(
+    run: &Run,
+    migration: &mut Migration,
+    staging: &PersistentVolumeClaim,
+) -> Result<(), Stop> {
+    let (destination, state) = destination_of(run, migration, staging).await?;
     migration.record.destination = Some(destination);
     migration.destination_state = Some(state);
     Ok(())
-}
-
-/// The staging claim exists, for a new volume or for the one that is known. Where the node is known
-/// too, a new volume is there already, or not to be had before a pod asks for it.
-async fn claim_staging(
-    run: &Run,
-    migration: &Migration,
-    node: Option<&str>,
-) -> Result<PersistentVolumeClaim, Stop> {
-    clear_leftovers(run, migration).await?;
-    let claims = migration.claims(&run.cluster);
-    let reused = match &migration.record.destination {
-        Some(known) => Some(claim_again(run, migration, known).await?),
-        None => None,
-    };
-    let mut wanted = staging_claim(&migration.record, reused.as_deref());
-    if let Some(node) = node.filter(|_| run.provisions_ahead && reused.is_none()) {
-        ahead::select(&mut wanted, node);
-    }
-    let staging = run.cluster.create(&claims, &wanted).await?;
-    let seen = run.cluster.claims_seen(&migration.record.claim.namespace);
-    match ahead::wait(&seen.await?, &staging, run.config.stage_limit()).await {
-        Ok(()) => Ok(staging),
-        Err(stop) => Err(explained(run, migration, stop).await),
-    }
 }
 
 async fn wait_provisioned(
     run: &Run,
     migration: &Migration,
     staging: PersistentVolumeClaim,
-) -> Result<(Volume, PersistentVolume), Stop> {
-    match wait_bound(run, migration, staging).await {
-        Ok(bound) => destination_of(run, migration, &bound).await,
+) -> Result<PersistentVolumeClaim, Stop> {
+    let bound = wait_bound(run, migration, staging).await;
+    explained_if(run, migration, bound).await
+}
+
+async fn explained_if<T>(
+    run: &Run,
+    migration: &Migration,
+    done: Result<T, Stop>,
+) -> Result<T, Stop> {
+    match done {
         Err(stop) => Err(explained(run, migration, stop).await),
+        done => done,
     }
 }
 
@@ -188,34 +194,4 @@ async fn wait_bound(
         }
     })
     .await
-}
-
-/// Removes what is used up: a mover that has ended or is ending, that will end because a Job before
-/// has given it its final order, or that was told to work otherwise; and the staging claim that was
-/// deleted after it.
-async fn clear_leftovers(run: &Run, migration: &Migration) -> Result<(), Stop> {
-    let pods = migration.pods(&run.cluster);
-    let name = migration.staging_name();
-    if let Some(pod) = run.cluster.get(&pods, &name).await?
-        && is_used_up(&pod, run, migration)
-    {
-        let uid = pod.uid().unwrap_or_default();
-        run.cluster.delete(&pods, pod, None, |_| Ok(())).await?;
-        wait_gone(&pods, &name, &uid, run.config.stage_limit()).await?;
-    }
-    let namespace = &migration.record.claim.namespace;
-    let claims = run.cluster.claims_seen(namespace).await?;
-    if let Some(claim) = claims.get(&name)
-        && claim.metadata.deletion_timestamp.is_some()
-    {
-        wait_seen_gone(&claims, claim, run.config.stage_limit()).await?;
-    }
-    Ok(())
-}
-
-fn is_used_up(mover: &Pod, run: &Run, migration: &Migration) -> bool {
-    mover.metadata.deletion_timestamp.is_some()
-        || is_over(mover)
-        || last_order(mover).is_some_and(|order| order.what == What::Final && !order.at_end)
-        || is_told_otherwise(mover, &migration.record, &run.config)
 }

@@ -5,6 +5,7 @@
 //! of its object makes it try at once; so each gets an annotation, and again as long as its pods
 //! are missing.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -98,14 +99,22 @@ pub async fn let_go(cluster: &Cluster, workload: &Workload, epoch: u64) -> Resul
 /// Takes off what waking has left, and our mark where a Deployment's controller has copied it to a
 /// ReplicaSet: `kubectl rollout undo` would bring it back from there. ReplicaSets come last, when
 /// nothing is left that could be copied to them.
-pub async fn tidy(cluster: &Cluster, workload: &Workload) -> Result<(), Stop> {
+///
+/// `is_woken` says whether any of it may have been woken, by this Job or one before.
+pub async fn tidy(cluster: &Cluster, workload: &Workload, is_woken: bool) -> Result<(), Stop> {
+    let may_be_copied = workload.kind == "Deployment" || is_custom(workload);
     for copies in [false, true] {
+        if copies && !may_be_copied || !copies && !is_woken {
+            continue;
+        }
         let mut all = owners::all_below(cluster, workload).await?;
-        match find(cluster, workload).await {
-            Err(Stop::Refused(why)) if is_custom(workload) => {
-                tracing::debug!(%workload, %why, "it cannot be read");
+        if !copies {
+            match find(cluster, workload).await {
+                Err(Stop::Refused(why)) if is_custom(workload) => {
+                    tracing::debug!(%workload, %why, "it cannot be read");
+                }
+                state => all.extend(state?.map(|state| (workload.clone(), state))),
             }
-            state => all.extend(state?.map(|state| (workload.clone(), state))),
         }
         for (owner, state) in all {
             let is_copy = owner.kind == "ReplicaSet" && owner != *workload;
@@ -165,12 +174,23 @@ async fn clear(
     .await
 }
 
-/// Wakes a workload, and what it controls, again and again. Never ends by itself.
-pub async fn keep_waking(cluster: &Cluster, workload: &Workload) -> std::convert::Infallible {
+/// Wakes a workload, and what it controls, again and again as long as its pods are missing, and says when
+/// it has begun to. Never ends by itself.
+pub async fn keep_waking(
+    cluster: &Cluster,
+    workload: &Workload,
+    is_missing: impl Fn() -> bool,
+    begun: &AtomicBool,
+) -> std::convert::Infallible {
     let mut pause = WAKE_AGAIN;
     loop {
         tokio::time::sleep(pause).await;
+        if !is_missing() {
+            // It was made, and starts.
+            continue;
+        }
         pause = (pause * 2).min(WAKE_AT_LEAST_EVERY);
+        begun.store(true, Ordering::SeqCst);
         tracing::info!(%workload, "its pods are not Ready yet; it is woken once more");
         if let Err(why) = wake(cluster, workload).await {
             tracing::warn!(%workload, %why, "it cannot be woken");

@@ -12,25 +12,25 @@ use super::rolling::{min_ready, ordinal_is_wanted};
 use super::{api, find, is_custom, is_job};
 use crate::causes;
 use crate::cluster::Cluster;
-use crate::pods::{PodWatch, Wanted, mounted_claims};
+use crate::pods::{PodWatch, Pods, Wanted, mounted_claims};
 use crate::stop::Stop;
 use crate::wait::{Seen, wait_for};
 
 /// Waits until a workload is Ready; fails with what is missing if it is not in time. `claims` are
-/// those that its group's consumers mounted when they were stopped.
+/// those that its group's consumers mounted when they were stopped, `watch` sees who mounts them.
 pub async fn wait_ready(
     cluster: &Cluster,
     freezing: &Freezing,
-    claims: &[String],
+    (claims, watch): (&[String], Option<&PodWatch>),
     limit: Duration,
 ) -> Result<(), Stop> {
     let workload = &freezing.workload;
     if let Some(pod) = &freezing.pod {
-        return one_of_a_set(cluster, workload, pod, limit).await;
+        return one_of_a_set(cluster, workload, (pod, watch), limit).await;
     }
     match (freezing.method, workload.kind.as_str()) {
         (Method::Recreate, _) => {
-            pod(cluster, &workload.namespace, &workload.name, limit).await?;
+            pod(cluster, watch, &workload.namespace, &workload.name, limit).await?;
             Ok(())
         }
         // It starts its next Job when it is time.
@@ -148,7 +148,7 @@ async fn by_claims(
 async fn one_of_a_set(
     cluster: &Cluster,
     workload: &Workload,
-    name: &str,
+    (name, watch): (&str, Option<&PodWatch>),
     limit: Duration,
 ) -> Result<(), Stop> {
     let Some(set) = find(cluster, workload).await? else {
@@ -161,7 +161,7 @@ async fn one_of_a_set(
     let started = tokio::time::Instant::now();
     loop {
         let left = limit.saturating_sub(started.elapsed());
-        let since = pod(cluster, &workload.namespace, name, left).await?;
+        let since = pod(cluster, watch, &workload.namespace, name, left).await?;
         let enough = since + min_ready(&set);
         let pause = Timestamp::now().duration_until(enough);
         let Ok(pause) = Duration::try_from(pause) else {
@@ -182,18 +182,37 @@ async fn one_of_a_set(
 /// Waits until a pod of this name is Ready; returns since when.
 async fn pod(
     cluster: &Cluster,
+    watch: Option<&PodWatch>,
     namespace: &str,
     name: &str,
     limit: Duration,
 ) -> Result<Timestamp, Stop> {
     let api: Api<Pod> = cluster.namespaced(namespace);
     let what = format!("pod {namespace}/{name} to be Ready");
-    wait_for(&api, name, &what, limit, |pod| match pod {
-        None => Seen::NotYet("it does not exist".into()),
-        Some(pod) => match ready_since(pod) {
-            Some(since) => Seen::Reached(since),
-            None => Seen::NotYet(causes::of_pod(pod)),
-        },
+    let look = |pod: Option<&Pod>| match pod {
+        None => Err("it does not exist".into()),
+        Some(pod) => ready_since(pod).ok_or_else(|| causes::of_pod(pod)),
+    };
+    let started = tokio::time::Instant::now();
+    if let Some(watch) = watch {
+        let mut ready = None;
+        let seen = |pods: &Pods| {
+            if pods.gap {
+                return Ok(());
+            }
+            let pod = pods.named(name);
+            ready = Some(look(pod.map(|seen| &seen.pod))?);
+            Ok(())
+        };
+        watch.wait_until(&what, limit, seen).await?;
+        if let Some(since) = ready {
+            return Ok(since);
+        }
+    }
+    let left = limit.saturating_sub(started.elapsed());
+    wait_for(&api, name, &what, left, |pod| match look(pod) {
+        Ok(since) => Seen::Reached(since),
+        Err(missing) => Seen::NotYet(missing),
     })
     .await
 }

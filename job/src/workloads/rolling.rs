@@ -10,9 +10,10 @@ use pvmigrate_record::record::{Freezing, Workload};
 use tokio::time::Instant;
 
 use super::ready::{is_observed, ready_since, replicas};
-use super::{api, get, mark_of, owners};
+use super::{api, mark_of, owners};
 use crate::causes;
 use crate::cluster::Cluster;
+use crate::pods::PodWatch;
 use crate::stop::Stop;
 use crate::wait::{Seen, wait_for};
 
@@ -27,6 +28,7 @@ const SLICE: Duration = Duration::from_secs(2);
 pub async fn wait_settled(
     cluster: &Cluster,
     freezing: &Freezing,
+    watch: Option<&PodWatch>,
     is_fenced: bool,
     limit: Duration,
 ) -> Result<(), Stop> {
@@ -39,18 +41,28 @@ pub async fn wait_settled(
         format!("all pods of {workload} to be Ready and of one revision before {own} is held");
     let started = Instant::now();
     loop {
-        let is_held = is_fenced || mark_of(&get(cluster, workload).await?, workload)?.is_some();
-        let runs = cluster
-            .get(&pods, own)
-            .await?
-            .is_some_and(|pod| ready_since(&pod).is_some());
-        let without_own = is_held && !runs;
-        let settled = wait_for(&api, &workload.name, &what, SLICE, |state| match state {
-            None => Seen::Never(format!("{workload} was deleted")),
-            Some(state) => match unsettled(state, without_own) {
+        let seen = watch.map(PodWatch::now).filter(|pods| !pods.gap);
+        let runs = if let Some(pods) = seen {
+            let pod = pods.named(own);
+            pod.is_some_and(|seen| ready_since(&seen.pod).is_some())
+        } else {
+            let pod = cluster.get(&pods, own).await?;
+            pod.is_some_and(|pod| ready_since(&pod).is_some())
+        };
+        let mut without_own = is_fenced && !runs;
+        let settled = wait_for(&api, &workload.name, &what, SLICE, |state| {
+            let same = state.filter(|state| state.uid().as_deref() == Some(&workload.uid));
+            let Some(state) = same else {
+                return Seen::Never(format!("{workload} was deleted"));
+            };
+            match mark_of(state, workload) {
+                Ok(mark) => without_own = (is_fenced || mark.is_some()) && !runs,
+                Err(stop) => return Seen::Never(stop.to_string()),
+            }
+            match unsettled(state, without_own) {
                 None => Seen::Reached(()),
                 Some(why) => Seen::NotYet(why),
-            },
+            }
         })
         .await;
         let Err(Stop::Refused(why)) = settled else {

@@ -13,6 +13,20 @@ fn every_order_is_greater_than_the_one_before_and_an_older_job_gives_none() {
 }
 
 #[test]
+fn only_a_warm_order_may_be_for_whoever_finds_it() {
+    let order = |pod: &str, what| Order {
+        pod: pod.into(),
+        sequence: 1,
+        what,
+        at_end: false,
+    };
+    assert_eq!(order("", What::Warm).read_by("u"), order("u", What::Warm));
+    for other in [order("", What::Final), order("v", What::Warm)] {
+        assert_eq!(other.clone().read_by("u"), other);
+    }
+}
+
+#[test]
 fn a_report_is_one_tagged_line() {
     let order = Order {
         pod: "u".into(),

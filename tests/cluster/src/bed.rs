@@ -111,6 +111,11 @@ impl Bed {
         self.log("audit")
     }
 
+    /// The image that a volume of the CSI driver is made of.
+    pub fn csi_image(&self, handle: &str) -> PathBuf {
+        self.state.join("csi/volumes").join(format!("{handle}.img"))
+    }
+
     pub(crate) fn node_folder(&self, node: &Node) -> PathBuf {
         self.state.join(node.name)
     }

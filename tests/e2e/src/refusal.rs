@@ -13,9 +13,13 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Refuses these claims of a namespace on the destination's class.
-    pub async fn new(cluster: &Cluster, namespace: &str, claims: &[&str]) -> Result<Self> {
-        let [_, dest] = &cluster.classes;
+    /// Refuses these claims of a namespace on this class.
+    pub async fn new(
+        cluster: &Cluster,
+        namespace: &str,
+        claims: &[&str],
+        dest: &str,
+    ) -> Result<Self> {
         let spec = json!({
             "matchConstraints": {
                 "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},

@@ -35,9 +35,16 @@ async fn ended_at_any_of_a_spread_of_writes_the_job_is_followed_by_one_that_ends
         let course = Course::run(&cluster, Kind::Deployment, Ending::FailedLate).await?;
         run_points(&cluster, spread(&course.kills(), 3), 3).await
     };
+    let attached = async {
+        if cluster.bed.is_none() {
+            return Ok(());
+        }
+        let course = Course::run(&cluster, Kind::Attached, Ending::Migrated).await?;
+        run_points(&cluster, spread(&course.kills(), 4), 2).await
+    };
     // All of them, also when one fails.
-    let (plain, set, failing) = tokio::join!(plain, set, failing);
-    plain.and(set).and(failing)
+    let (plain, set, failing, attached) = tokio::join!(plain, set, failing, attached);
+    plain.and(set).and(failing).and(attached)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -72,6 +79,18 @@ async fn all(kind: Kind, ending: Ending, points: impl Fn(&Course) -> Vec<Point>)
 #[ignore = "takes long: every write, before and after"]
 async fn killed_at_any_write_of_one_claim() -> Result<()> {
     all(Kind::Deployment, Ending::Migrated, Course::kills).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes long: every write, before and after"]
+async fn killed_at_any_write_of_one_claim_on_attached_volumes() -> Result<()> {
+    all(Kind::Attached, Ending::Migrated, Course::kills).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes long: every write, before and after"]
+async fn killed_at_any_write_of_one_claim_on_attached_volumes_that_fails_late() -> Result<()> {
+    all(Kind::Attached, Ending::FailedLate, Course::kills).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -206,6 +206,58 @@ fn orders_for_this_pod_are_carried_out_once_and_echoed() {
 }
 
 #[test]
+fn a_warm_order_that_the_pod_was_made_with_needs_no_name() {
+    let mover = Mover::start();
+    mover.source.run("printf one > file");
+    mover.order("", 1, What::Final);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(mover.destination.run("ls"), "", "a final order for whoever");
+    mover.order("", 1, What::Warm);
+    let ours = Order {
+        pod: "me".into(),
+        sequence: 1,
+        what: What::Warm,
+        at_end: false,
+    };
+    let taken = Report::Taken {
+        order: ours.clone(),
+    };
+    assert_eq!(mover.next(), taken);
+    for report in mover.warm_passes() {
+        assert_ok(&report);
+        assert_eq!(report.order.as_ref(), Some(&ours));
+    }
+    assert_eq!(mover.destination.run("cat file"), "one");
+}
+
+#[test]
+fn a_mover_that_waits_keeps_its_copy_fresh_until_its_next_order() {
+    let mover = Mover::start_with(&["--fresh-for=1"]);
+    mover.source.run("printf one > file");
+    let order = mover.order("me", 1, What::Warm);
+    let passes = mover.warm_passes();
+    mover.source.run("printf two > file");
+    let fresh = mover.next_pass();
+    assert_ok(&fresh);
+    assert_eq!(fresh.order.as_ref(), Some(&order));
+    assert_eq!(fresh.pass as usize, passes.len() + 1);
+    assert_eq!(mover.destination.run("cat file"), "two");
+    // Also while it waits to be asked to end.
+    let last = mover.order_at_end(2);
+    mover.source.run("printf three > file");
+    let fresh = mover.next_pass();
+    assert_ok(&fresh);
+    assert_eq!(fresh.order, Some(order));
+    assert_eq!(mover.destination.run("cat file"), "three");
+    mover.source.run("printf four > file");
+    mover.tell();
+    let report = mover.next_pass();
+    assert_ok(&report);
+    assert_eq!(report.order, Some(last));
+    assert_eq!(mover.destination.run("cat file"), "four");
+}
+
+#[test]
 fn a_warm_order_is_settled_when_what_changes_no_longer_shrinks() {
     let mut mover = Mover::start();
     mover

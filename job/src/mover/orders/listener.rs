@@ -13,7 +13,7 @@ use pvmigrate_record::order::{Order, PassReport, Report};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
-use super::{SILENCE, is_last, last_order};
+use super::{SILENCE, Taken, is_last, last_order};
 use crate::run::Run;
 use crate::stop::Stop;
 use crate::wait::SAY_EVERY;
@@ -25,15 +25,17 @@ use crate::wait::SAY_EVERY;
 /// of such a race).
 const NUDGE_AFTER: Duration = Duration::from_secs(1);
 const NUDGE_AT_MOST: Duration = Duration::from_secs(8);
+/// How long after a line nothing more was in a log when it was opened.
+const ALL_IS_SAID: Duration = Duration::from_millis(30);
 
 /// What was heard of one order so far, over several connections.
 pub struct Listener<'a> {
-    run: &'a Run,
-    pods: &'a Api<Pod>,
-    name: &'a str,
-    order: &'a Order,
+    pub run: &'a Run,
+    pub pods: &'a Api<Pod>,
+    pub name: &'a str,
+    pub order: &'a Order,
     /// Whether the mover has said that it carries the order out.
-    taken: bool,
+    pub taken: bool,
     /// How long that may take from now on.
     patience: Duration,
     /// The highest number of a pass that was heard: a log that is read again begins anew.
@@ -54,6 +56,14 @@ impl<'a> Listener<'a> {
             passes: 0,
             heard: Instant::now(),
             said: Instant::now(),
+        }
+    }
+
+    /// The same for the order that a mover was made with, which it finds when it starts.
+    pub fn of_the_first(run: &'a Run, pods: &'a Api<Pod>, name: &'a str, order: &'a Order) -> Self {
+        Self {
+            patience: NUDGE_AT_MOST,
+            ..Self::new(run, pods, name, order)
         }
     }
 
@@ -90,11 +100,29 @@ impl<'a> Listener<'a> {
         Ok(None)
     }
 
-    /// Hears the log until the order is taken; not if it ended before that.
-    pub async fn hears_it_taken(&mut self, log: impl AsyncBufRead) -> Result<bool, Stop> {
+    /// Hears the log, from its beginning, until the order is taken; not if it ended before that.
+    pub async fn hears_it_taken(&mut self, log: impl AsyncBufRead) -> Result<Taken, Stop> {
         let mut lines = pin!(log.lines());
-        while !self.taken && self.next(&mut lines).await?.is_some() {}
-        Ok(self.taken)
+        let mut last = None;
+        let mut note = |line: &str| {
+            if let Ok(Report::Pass(report)) = serde_json::from_str(line) {
+                last = Some(report);
+            }
+        };
+        while !self.taken {
+            match self.next(&mut lines).await? {
+                Some(line) => note(&line),
+                None => return Ok(Taken::No),
+            }
+        }
+        // It may have taken it long ago, and made passes since.
+        while let Ok(Some(Ok(line))) = timeout(ALL_IS_SAID, lines.next()).await {
+            note(&line);
+        }
+        Ok(match last {
+            Some(report) if !report.ok => Taken::Failed(report),
+            _ => Taken::Yes,
+        })
     }
 
     /// The next line; none if the log ended, or the mover is silent.

@@ -6,7 +6,6 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 use kube::ResourceExt;
-use kube::api::Api;
 use pvmigrate_record::phase::Heading;
 use tokio::time::Instant;
 
@@ -21,7 +20,15 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// A consumer is gone only if its last seen state had every container terminated. One that
 /// vanished earlier proves nothing: then its node must show it.
-pub async fn wait_really_gone(run: &Run, migration: &Migration, pods: &Pods) -> Result<(), Stop> {
+///
+/// `attachments` are those that were listed when the last consumer had gone.
+pub async fn wait_really_gone(
+    run: &Run,
+    migration: &Migration,
+    pods: &Pods,
+    attachments: &[VolumeAttachment],
+) -> Result<(), Stop> {
+    let mover = mover_node(pods, migration);
     let ended = |uid: &str| pods.seen.get(uid).is_some_and(|pod| pod.ended);
     let consumers = migration
         .record
@@ -45,17 +52,18 @@ pub async fn wait_really_gone(run: &Run, migration: &Migration, pods: &Pods) -> 
         .collect();
     let started = Instant::now();
     let mut said: Option<Instant> = None;
+    let mut attachments = attachments.to_vec();
     loop {
         let mut missing = None;
         for (_, name, node) in &unproved {
-            if let Some(why) = node_denies(run, migration, node).await? {
+            if let Some(why) = node_denies(run, migration, node, mover).await? {
                 missing = Some(format!(
                     "pod {name} vanished before it was seen to end, and {why}"
                 ));
             }
         }
         if missing.is_none() {
-            missing = foreign_attachment(run, migration).await?;
+            missing = foreign_attachment(migration, &attachments, mover);
         }
         let Some(missing) = missing else {
             return Ok(());
@@ -71,12 +79,22 @@ pub async fn wait_really_gone(run: &Run, migration: &Migration, pods: &Pods) -> 
             tracing::info!(claim = %migration.record.claim, %missing, "still waiting for consumers to be gone");
         }
         tokio::time::sleep(LOOK_AGAIN).await;
+        attachments = attachments_now(run).await?;
     }
+}
+
+pub async fn attachments_now(run: &Run) -> Result<Vec<VolumeAttachment>, Stop> {
+    run.cluster.list(&run.cluster.all()).await
 }
 
 /// Why a node does not show that a pod which vanished there has let go; none if it does. Whether
 /// the volume is in use cannot be told where our own mover uses it.
-async fn node_denies(run: &Run, migration: &Migration, name: &str) -> Result<Option<String>, Stop> {
+async fn node_denies(
+    run: &Run,
+    migration: &Migration,
+    name: &str,
+    mover: Option<&str>,
+) -> Result<Option<String>, Stop> {
     let Some(node) = run.cluster.get(&run.cluster.all::<Node>(), name).await? else {
         return Ok(Some(format!("its node {name} does not exist any more")));
     };
@@ -95,7 +113,7 @@ async fn node_denies(run: &Run, migration: &Migration, name: &str) -> Result<Opt
         .as_ref()
         .and_then(|spec| spec.csi.as_ref());
     let Some(csi) = csi else { return Ok(None) };
-    if mover_node(run, migration).await?.as_deref() == Some(name) {
+    if mover == Some(name) {
         return Ok(None);
     }
     let unique = format!("kubernetes.io/csi/{}^{}", csi.driver, csi.volume_handle);
@@ -112,36 +130,28 @@ async fn node_denies(run: &Run, migration: &Migration, name: &str) -> Result<Opt
     }))
 }
 
-async fn mover_node(run: &Run, migration: &Migration) -> Result<Option<String>, Stop> {
-    let mover = run
-        .cluster
-        .get(&migration.pods(&run.cluster), &migration.staging_name())
-        .await?;
-    Ok(mover
-        .and_then(|pod| pod.spec)
-        .and_then(|spec| spec.node_name))
+fn mover_node<'a>(pods: &'a Pods, migration: &Migration) -> Option<&'a str> {
+    let mover = pods.movers.get(&migration.staging_name());
+    mover.filter(|mover| !mover.deleted)?.node.as_deref()
 }
 
 /// An attachment of the source elsewhere than where the mover runs.
-async fn foreign_attachment(run: &Run, migration: &Migration) -> Result<Option<String>, Stop> {
-    let api: Api<VolumeAttachment> = run.cluster.all();
-    let source = &migration.record.source.name;
-    let attachments = run.cluster.list(&api).await?;
-    let mut attached = attachments
-        .into_iter()
-        .filter(|a| a.spec.source.persistent_volume_name.as_ref() == Some(source))
-        .peekable();
-    if attached.peek().is_none() || migration.record.heading == Heading::Source {
-        return Ok(None);
+fn foreign_attachment(
+    migration: &Migration,
+    attachments: &[VolumeAttachment],
+    mover: Option<&str>,
+) -> Option<String> {
+    if migration.record.heading == Heading::Source {
+        return None;
     }
-    let node = mover_node(run, migration).await?;
-    Ok(attached
-        .find(|a| Some(&a.spec.node_name) != node.as_ref())
-        .map(|a| {
-            format!(
-                "volume {source} is still attached to node {} ({})",
-                a.spec.node_name,
-                a.name_any()
-            )
-        }))
+    let source = &migration.record.source.name;
+    let mut attached = attachments
+        .iter()
+        .filter(|a| a.spec.source.persistent_volume_name.as_ref() == Some(source));
+    let foreign = attached.find(|a| Some(a.spec.node_name.as_str()) != mover)?;
+    Some(format!(
+        "volume {source} is still attached to node {} ({})",
+        foreign.spec.node_name,
+        foreign.name_any()
+    ))
 }

@@ -22,35 +22,9 @@ pub async fn stands_ready(
     mover: &Pod,
     watch: &PodWatch,
 ) -> Result<(), Stop> {
+    runs(run, mover, watch).await?;
     let (name, uid) = (mover.name_any(), mover.uid().unwrap_or_default());
     let limit = run.config.stage_limit();
-    let what = format!("mover {name} to run");
-    let mut never = None;
-    watch
-        .wait_until(&what, limit, |pods| {
-            let seen = pods.movers.get(&name).filter(|seen| seen.uid == uid);
-            let Some(SeenPod { pod, deleted, .. }) = seen else {
-                return Err("it is not there".into());
-            };
-            let states = pod
-                .status
-                .as_ref()
-                .and_then(|status| status.container_statuses.as_deref());
-            let state = states
-                .and_then(|all| all.first())
-                .and_then(|container| container.state.clone());
-            match state {
-                _ if *deleted => never = Some(orders::deleted(&name)),
-                Some(state) if state.running.is_some() => {}
-                Some(state) if state.terminated.is_some() => never = Some(causes::of_pod(pod)),
-                _ => return Err(causes::of_pod(pod)),
-            }
-            Ok(())
-        })
-        .await?;
-    if let Some(why) = never {
-        return Err(Stop::Refused(why));
-    }
     let started = Instant::now();
     loop {
         let missing = match timeout(SAY_EVERY, says_ready(pods, &name)).await {
@@ -79,6 +53,40 @@ pub async fn stands_ready(
                 limit.as_secs()
             )));
         }
+    }
+}
+
+/// Waits until a mover runs, whatever it has to say.
+pub async fn runs(run: &Run, mover: &Pod, watch: &PodWatch) -> Result<(), Stop> {
+    let (name, uid) = (mover.name_any(), mover.uid().unwrap_or_default());
+    let limit = run.config.stage_limit();
+    let what = format!("mover {name} to run");
+    let mut never = None;
+    watch
+        .wait_until(&what, limit, |pods| {
+            let seen = pods.movers.get(&name).filter(|seen| seen.uid == uid);
+            let Some(SeenPod { pod, deleted, .. }) = seen else {
+                return Err("it is not there".into());
+            };
+            let states = pod
+                .status
+                .as_ref()
+                .and_then(|status| status.container_statuses.as_deref());
+            let state = states
+                .and_then(|all| all.first())
+                .and_then(|container| container.state.clone());
+            match state {
+                _ if *deleted => never = Some(orders::deleted(&name)),
+                Some(state) if state.running.is_some() => {}
+                Some(state) if state.terminated.is_some() => never = Some(causes::of_pod(pod)),
+                _ => return Err(causes::of_pod(pod)),
+            }
+            Ok(())
+        })
+        .await?;
+    match never {
+        Some(why) => Err(Stop::Refused(why)),
+        None => Ok(()),
     }
 }
 

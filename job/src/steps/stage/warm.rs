@@ -3,22 +3,16 @@
 use std::future::pending;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use pvmigrate_record::order::What;
-use pvmigrate_record::phase::Phase;
+use pvmigrate_record::order::{Order, PassReport, What};
 use serde_json::json;
 
 use super::placement::consumers;
-use crate::migration::{Group, Migration};
-use crate::mover::orders::{Answer, carry_out};
+use crate::migration::Migration;
+use crate::mover::orders::{self, Answer, carry_out};
 use crate::pods::PodWatch;
 use crate::run::Run;
 use crate::steps::copy::failed;
 use crate::stop::Stop;
-
-/// After so many seconds what has changed since the last warm pass is copied once more, before the
-/// application is stopped.
-const STALE: f64 = 5.0;
 
 /// After so long what is known so far is saved before the passes are done.
 const LONG: Duration = Duration::from_secs(5);
@@ -31,16 +25,31 @@ pub enum Warmed {
     Died(String),
 }
 
-/// Gives the warm order, where it is worth one: a claim that nobody uses has no downtime.
+/// The order that a new mover is made with, where warm passes are worth it: so it begins at once, and
+/// need not be shown another version of its pod.
+pub fn first(run: &Run, migration: &Migration, watch: &PodWatch) -> Result<Option<Order>, Stop> {
+    let wanted = is_worth_it(run, migration, watch);
+    wanted
+        .then(|| orders::first(&migration.record, What::Warm))
+        .transpose()
+}
+
+/// A claim that nobody uses has no downtime.
+fn is_worth_it(run: &Run, migration: &Migration, watch: &PodWatch) -> bool {
+    let pods = watch.now();
+    let mut consumers = consumers(&pods, &migration.record.claim.name);
+    run.config.warm && consumers.next().is_some()
+}
+
+/// Has warm passes made, where they are worth it: by the order that the mover was `given`, or by a
+/// new one.
 pub async fn passes(
     run: &Run,
     migration: &mut Migration,
     watch: &PodWatch,
+    given: Option<Order>,
 ) -> Result<Warmed, Stop> {
-    let is_used = consumers(&watch.now(), &migration.record.claim.name)
-        .next()
-        .is_some();
-    if !run.config.warm || !is_used {
+    if given.is_none() && !is_worth_it(run, migration, watch) {
         return Ok(Warmed::Enough);
     }
     // If they take long, whoever takes over finds the destination by its UID.
@@ -51,35 +60,21 @@ pub async fn passes(
         pending().await
     };
     tokio::select! {
-        warmed = order(run, migration, watch) => warmed,
+        warmed = order(run, migration, watch, given) => warmed,
         failed = saved => failed,
     }
 }
 
-/// One more order for the claims of a group whose last pass was long ago: others of the group took
-/// longer, or the group had to wait for its turn.
-pub async fn refresh(run: &Run, group: &mut Group) -> Result<(), Stop> {
-    let (now, watch) = (Timestamp::now(), group.watch()?);
-    let is_stale = |migration: &Migration| {
-        let staged = migration.record.times.get(&Phase::Staged);
-        migration.record.warm.is_some()
-            && staged.is_some_and(|staged| now.duration_since(*staged).as_secs_f64() > STALE)
-    };
-    let stale = group.at(Phase::Staged).filter(|claim| is_stale(claim));
-    futures::future::try_join_all(stale.map(async |migration| {
-        match order(run, migration, &watch).await? {
-            Warmed::Enough => Ok(()),
-            Warmed::Died(why) => Err(Stop::Moved(why)),
-        }
-    }))
-    .await?;
-    Ok(())
-}
-
-async fn order(run: &Run, migration: &mut Migration, watch: &PodWatch) -> Result<Warmed, Stop> {
+async fn order(
+    run: &Run,
+    migration: &mut Migration,
+    watch: &PodWatch,
+    given: Option<Order>,
+) -> Result<Warmed, Stop> {
     let claim = migration.record.claim.clone();
     let mut warm = migration.record.warm.clone().unwrap_or_default();
-    let answer = carry_out(run, migration, watch, What::Warm, |pass| {
+    let is_first = given.is_some();
+    let seen = |pass: &PassReport| {
         warm.add(pass);
         tracing::info!(
             %claim,
@@ -92,8 +87,11 @@ async fn order(run: &Run, migration: &mut Migration, watch: &PodWatch) -> Result
             settled = pass.settled,
             "warm pass done"
         );
-    })
-    .await?;
+    };
+    let answer = match given {
+        Some(order) => orders::carry_out_first(run, migration, &order, seen).await?,
+        None => carry_out(run, migration, watch, What::Warm, seen).await?,
+    };
     if warm.passes > 0 {
         migration.record.warm = Some(warm);
     }
@@ -101,7 +99,9 @@ async fn order(run: &Run, migration: &mut Migration, watch: &PodWatch) -> Result
         Answer::Done(report) if report.ok => Ok(Warmed::Enough),
         // Nothing was stopped for it yet.
         Answer::Done(report) => Err(failed(migration, &report)),
-        Answer::Ended(why) | Answer::Deleted(why) => Ok(Warmed::Died(why)),
+        // It could not even begin, and another could not either.
+        Answer::Ended { why, taken: false } if is_first => Err(Stop::Refused(why)),
+        Answer::Ended { why, .. } | Answer::Deleted(why) => Ok(Warmed::Died(why)),
         Answer::Unheard(why) => {
             tracing::warn!(%claim, %why, "its warm passes cannot be waited for; the final one may take as long as all of them");
             Ok(Warmed::Enough)

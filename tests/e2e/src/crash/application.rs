@@ -36,9 +36,11 @@ while :; do
 done
 "#;
 
-/// Content, owner, mode and time of everything but the log, which grows.
+/// Content, owner, mode and time of everything but the log, which grows, and what a file system makes
+/// for itself.
 const LISTING: &str = "cd /data && while [ ! -e log ]; do sleep 0.1; done; \
-    find . -printf '%p %y %m %U:%G %n %l ' \\( -name log -printf '\\n' -o -type f -printf '%s %T@\\n' \
+    find . -path ./lost+found -prune -o -printf '%p %y %m %U:%G %l ' \
+    \\( -type d -o -printf '%n ' \\) \\( -name log -printf '\\n' -o -type f -printf '%s %T@\\n' \
     -o -printf '%T@\\n' \\) | sort; find . -type f ! -name log -exec sha256sum {} + | sort";
 
 /// What runs on the claims.
@@ -46,6 +48,8 @@ const LISTING: &str = "cd /data && while [ ! -e log ]; do sleep 0.1; done; \
 pub enum Kind {
     /// One pod, one claim.
     Deployment,
+    /// The same, on volumes that are attached to nodes; only on the test bed.
+    Attached,
     /// Two pods with a claim each, which move one after the other, the second first.
     StatefulSet,
 }
@@ -63,17 +67,26 @@ impl Kind {
     /// The claims, each with the label that its pod alone has.
     pub fn claims(self) -> &'static [&'static str] {
         match self {
-            Self::Deployment => &["data"],
+            Self::Deployment | Self::Attached => &["data"],
             Self::StatefulSet => &["data-app-0", "data-app-1"],
+        }
+    }
+
+    /// The StorageClasses that they move between.
+    pub fn classes(self, cluster: &Cluster) -> [String; 2] {
+        match self {
+            Self::Attached => ["csi-a", "csi-b"].map(String::from),
+            Self::Deployment | Self::StatefulSet => cluster.classes.clone(),
         }
     }
 
     pub async fn create(self, cluster: &Cluster, namespace: &str) -> Result<()> {
         let (client, post) = (cluster.client.clone(), PostParams::default());
         let (image, mounts) = (&cluster.tools_image, [mount("data")]);
+        let [class, _] = self.classes(cluster);
         match self {
-            Self::Deployment => {
-                let mut data = claim("data", &cluster.classes[0]);
+            Self::Deployment | Self::Attached => {
+                let mut data = claim("data", &class);
                 data.metadata.labels = Some(BTreeMap::from([("team".into(), "blue".into())]));
                 data.metadata.annotations =
                     Some(BTreeMap::from([("example.org/note".into(), "kept".into())]));
@@ -85,7 +98,7 @@ impl Kind {
                     .await?;
             }
             Self::StatefulSet => {
-                let mut set = stateful_set("app", 2, &cluster.classes[0], image, SCRIPT, &mounts);
+                let mut set = stateful_set("app", 2, &class, image, SCRIPT, &mounts);
                 if let Some(spec) = &mut set.spec {
                     spec.pod_management_policy = Some("Parallel".into());
                 }
@@ -100,7 +113,7 @@ impl Kind {
     /// The workload as JSON, whatever its kind.
     pub async fn workload(self, client: &Client, namespace: &str) -> Result<Value> {
         Ok(match self {
-            Self::Deployment => {
+            Self::Deployment | Self::Attached => {
                 let api = Api::<Deployment>::namespaced(client.clone(), namespace);
                 serde_json::to_value(api.get("app").await?)?
             }

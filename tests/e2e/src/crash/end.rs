@@ -5,17 +5,21 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec,
+};
 use kube::api::{Api, ListParams};
 use kube::{Resource, ResourceExt};
 use pvmigrate_record::names;
 use pvmigrate_record::phase::{Heading, Phase};
 use pvmigrate_record::record::{Outcome, Record};
+use tokio::process::Command;
 
 use super::application::{look, pods};
 use super::left::{folders, no_fence};
 use super::point::Ending;
 use super::scene::Scene;
+use crate::csi::await_detached;
 use crate::wait_for;
 
 /// How long what others do may take after the Job has ended: a provisioner's deletions.
@@ -145,7 +149,7 @@ async fn volumes(
         let holds = spec.volume_name.unwrap_or_default();
         let volume = all.get(&holds).context("a claim's volume is missing")?;
         let source = &scene.sources[name];
-        let [from, to] = &scene.release.cluster.classes;
+        let [from, to] = &scene.kind.classes(&scene.release.cluster);
         let (phase, policy, claim_uid) = standing(volume);
         ensure!(
             phase == "Bound" && policy == "Delete" && claim_uid == claim.uid(),
@@ -242,9 +246,9 @@ async fn report(scene: &Scene<'_>, ending: Ending) -> Result<()> {
 /// destination: nothing that it wrote while the copy was made is missing.
 async fn no_line_is_lost(scene: &Scene<'_>, ends: &Ends) -> Result<()> {
     let cluster = &scene.release.cluster;
-    if cluster.bed.is_none() {
+    let Some(bed) = &cluster.bed else {
         return Ok(());
-    }
+    };
     let volumes = scene.volumes().await?;
     for (claim, pod) in pods(cluster, &scene.namespace, scene.kind).await? {
         if ends[&claim] != Ending::Migrated {
@@ -255,11 +259,13 @@ async fn no_line_is_lost(scene: &Scene<'_>, ends: &Ends) -> Result<()> {
             .find(|volume| volume.name_any() == scene.sources[&claim])
             .and_then(|volume| volume.spec.as_ref())
             .context("the source volume is missing")?;
-        let local = source.local.as_ref().map(|local| &local.path);
-        let path = local.or(source.host_path.as_ref().map(|host| &host.path));
-        let path = Path::new(path.context("the source is no folder")?).join("log");
-        let was = std::fs::read_to_string(&path)
-            .with_context(|| format!("reading {}", path.display()))?;
+        let was = match &source.csi {
+            Some(csi) => {
+                await_detached(cluster, &scene.sources[&claim]).await?;
+                in_image(&bed.csi_image(&csi.volume_handle)).await?
+            }
+            None => in_folder(source)?,
+        };
         let is = cluster
             .exec(&scene.namespace, &pod, "cat /data/log")
             .await?;
@@ -271,4 +277,25 @@ async fn no_line_is_lost(scene: &Scene<'_>, ends: &Ends) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The log on a volume that is a folder of the test bed.
+fn in_folder(source: &PersistentVolumeSpec) -> Result<String> {
+    let local = source.local.as_ref().map(|local| &local.path);
+    let path = local.or(source.host_path.as_ref().map(|host| &host.path));
+    let path = Path::new(path.context("the source is no folder")?).join("log");
+    std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+}
+
+/// The log on a volume that is an ext4 image of the test bed, which nobody has mounted.
+async fn in_image(image: &Path) -> Result<String> {
+    let read = Command::new("debugfs")
+        .args(["-R", "cat /log"])
+        .arg(image)
+        .output()
+        .await
+        .context("debugfs")?;
+    let said = String::from_utf8_lossy(&read.stderr);
+    ensure!(read.status.success(), "debugfs says {said}");
+    Ok(String::from_utf8(read.stdout)?)
 }

@@ -11,6 +11,7 @@ use kube::api::Api;
 use pvmigrate_record::names;
 use pvmigrate_record::record::Release as Named;
 
+use super::application::Kind;
 use super::end::Ends;
 use super::point::Ending;
 use super::release::NAME;
@@ -52,9 +53,10 @@ where
     Ok(())
 }
 
-/// On the test bed, where volumes are folders: as many as there are volumes.
+/// On the test bed, where local volumes are folders: as many as there are volumes.
 pub fn folders(scene: &Scene<'_>, ends: &Ends) -> Result<()> {
-    let Some(bed) = &scene.release.cluster.bed else {
+    let bed = scene.release.cluster.bed.as_ref();
+    let Some(bed) = bed.filter(|_| scene.kind != Kind::Attached) else {
         return Ok(());
     };
     let mark = format!("_{}_", scene.namespace);

@@ -61,6 +61,13 @@ impl<'a> Scene<'a> {
         for name in ["PVMIGRATE_NAMESPACES", "PVMIGRATE_RUN_TOKEN"] {
             scene.changes.push((name.into(), scene.namespace.clone()));
         }
+        let [source, dest] = kind.classes(cluster);
+        for (name, class) in [
+            ("PVMIGRATE_SOURCE_SC", source),
+            ("PVMIGRATE_DEST_SC", dest.clone()),
+        ] {
+            scene.changes.push((name.into(), class));
+        }
         // Trials are pods, and minutes over all points; what a killed Job leaves of them has a test
         // of its own.
         let skip = ("PVMIGRATE_SKIP_PREFLIGHT".into(), "true".into());
@@ -76,7 +83,7 @@ impl<'a> Scene<'a> {
                 }
             }
             Ending::FailedLate => {
-                let refusal = Refusal::new(cluster, &scene.namespace, kind.claims()).await?;
+                let refusal = Refusal::new(cluster, &scene.namespace, kind.claims(), &dest).await?;
                 scene.refusal = Some(refusal);
             }
         }

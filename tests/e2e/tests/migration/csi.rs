@@ -14,6 +14,7 @@ use pvmigrate_e2e::{
 };
 use serde_json::{Value, json};
 
+mod anchors;
 mod detach;
 
 const SCRIPT: &str = "[ -e /data/file ] || echo data >/data/file";

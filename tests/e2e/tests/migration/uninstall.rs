@@ -89,7 +89,13 @@ async fn uninstalled_while_workloads_stop_they_run_again_on_their_old_volumes() 
 async fn uninstalled_while_a_claim_is_missing_it_is_made_again_on_its_old_volume() {
     run_test("uninstall-vacated", async |test| {
         let before = deploy(test, 2).await?;
-        let refusal = Refusal::new(&test.cluster, &test.namespace, &CLAIMS).await?;
+        let refusal = Refusal::new(
+            &test.cluster,
+            &test.namespace,
+            &CLAIMS,
+            &test.cluster.classes[1],
+        )
+        .await?;
         let release = release(test).await?;
         release.start(&[]).await?;
         a_claim_is_missing(test).await?;
@@ -103,7 +109,13 @@ async fn uninstalled_while_a_claim_is_missing_it_is_made_again_on_its_old_volume
 async fn uninstalled_without_hooks_the_fence_stays_over_a_missing_claim_until_the_next_run() {
     run_test("uninstall-no-hooks", async |test| {
         let before = deploy(test, 2).await?;
-        let refusal = Refusal::new(&test.cluster, &test.namespace, &CLAIMS).await?;
+        let refusal = Refusal::new(
+            &test.cluster,
+            &test.namespace,
+            &CLAIMS,
+            &test.cluster.classes[1],
+        )
+        .await?;
         let release = release(test).await?;
         release.start(&[]).await?;
         let name = a_claim_is_missing(test).await?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{DeleteParams, ListParams, LogParams};
 use kube::{Api, ResourceExt};
 use pvmigrate_e2e::{
     Release, Test, bound, claim, deployment, example, leftovers, mount, run_test, wait_for,
@@ -153,7 +153,7 @@ async fn migrate(test: &Test, from: &str, to: &str, more: &[&str]) -> Result<Rel
     Ok(release)
 }
 
-/// The mover, once it was told to make warm passes.
+/// The mover, once it has taken the order to make warm passes.
 pub async fn await_warm_order(test: &Test) -> Result<Pod> {
     let api: Api<Pod> = test.api();
     wait_for("a warm order", Duration::from_secs(180), async || {
@@ -164,6 +164,8 @@ pub async fn await_warm_order(test: &Test) -> Result<Pod> {
             order.is_some_and(|order| order.contains(r#""what":"warm""#)),
             "no warm order"
         );
+        let log = api.logs(&mover.name_any(), &LogParams::default()).await?;
+        ensure!(log.contains(r#""event":"taken""#), "it has not taken it");
         Ok(mover)
     })
     .await
