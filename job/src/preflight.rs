@@ -3,13 +3,15 @@
 //!
 //! ```text
 //! checks      pure: what was observed, what was asked for, the plan
-//! inquiries   ask the API server, without a lasting change: rights, dry runs, trials
+//! inquiries   ask the API server, without a change: rights, dry runs
+//! trials      what the class gives: last, for if nothing else stands against the run they stay
 //! ```
 
 use futures::future::{BoxFuture, try_join_all};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 
 use crate::config::Config;
+use crate::migration::Group;
 use crate::observe::Observed;
 use crate::plan::Plan;
 use crate::run::Run;
@@ -32,6 +34,7 @@ mod settings;
 mod trial;
 
 pub use notes::notes;
+pub use trial::clear as clear_trials;
 
 use Weight::{Binding, Passable};
 
@@ -59,11 +62,10 @@ const CHECKS: [(&str, Weight, Check); 16] = [
 ];
 
 /// The same, for what only the API server can answer; all of it can be passed over.
-const INQUIRIES: [(&str, Inquiry); 4] = [
+const INQUIRIES: [(&str, Inquiry); 3] = [
     ("rights", rights::are_granted),
     ("admission", admission::movers_are_admitted),
     ("admission", admission::claims_are_admitted),
-    ("trial", trial::destination_works),
 ];
 
 /// Whether a setting may pass over a check.
@@ -91,23 +93,30 @@ pub struct Refusal {
     pub is_binding: bool,
 }
 
-/// All that stands against the plan; empty if nothing does.
-pub async fn refusals(run: &Run, observed: &Observed, plan: &Plan) -> Result<Vec<Refusal>, Stop> {
-    let asked = Asked {
+/// All that stands against the plan; empty if nothing does. Then the groups that begin `first` may
+/// have movers already.
+pub async fn refusals(asked: Asked<'_>, first: Vec<&mut Group>) -> Result<Vec<Refusal>, Stop> {
+    let Asked {
         run,
         observed,
         plan,
-    };
+    } = asked;
     let mut all = checked(observed, &run.config, plan);
-    let answers = INQUIRIES.map(|(check, inquiry)| async move {
-        let whys = inquiry(asked).await?;
-        Ok::<_, Stop>(whys.into_iter().map(move |why| Refusal {
+    let of_check = |check, whys: Vec<String>| {
+        whys.into_iter().map(move |why| Refusal {
             check,
             why,
             is_binding: false,
-        }))
+        })
+    };
+    let answers = INQUIRIES.map(|(check, inquiry)| async move {
+        let whys = inquiry(asked).await?;
+        Ok::<_, Stop>(of_check(check, whys))
     });
     all.extend(try_join_all(answers).await?.into_iter().flatten());
+    let first = if all.is_empty() { first } else { Vec::new() };
+    let tried = Box::pin(trial::destination_works(asked, first)).await?;
+    all.extend(of_check("trial", tried));
     Ok(all)
 }
 

@@ -37,7 +37,7 @@ pub use abort::abort;
 use clearance::{may_begin, rehearse};
 use groups::{Begun, drive_all};
 pub use records::new_record;
-use records::{record_all, unfinished};
+use records::{planned, record_all, unfinished};
 pub use turn::Place;
 pub use windows::Window;
 
@@ -182,7 +182,8 @@ pub async fn execute(
     run.provisions_ahead = provisions_ahead(&observed, &run.config);
     run.sites = Sites::of(&observed, &run.config);
     let plan = plan(&observed, &run.config);
-    if !may_begin(&run, &observed, &plan).await? {
+    let mut groups = planned(&run, &observed, &plan);
+    if !may_begin(&run, &observed, &plan, &mut groups).await? {
         return Ok(Exit::Refused);
     }
     if plan.groups.is_empty() && !plan.has_failed && run.report.lock().await.claims.is_empty() {
@@ -196,7 +197,7 @@ pub async fn execute(
         report.left = plan.left.iter().cloned().collect();
         report.notes = preflight::notes(&observed, &run.config, &plan);
     }
-    let groups = record_all(&run, &observed, plan.groups).await?;
+    record_all(&run, &plan, &mut groups).await?;
     drive_all(&run, groups, &observed, Begun::Now).await?;
     run.fence.tidy().await?;
     let outdated = Box::pin(templates::settle(&run)).await?;

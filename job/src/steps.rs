@@ -16,7 +16,7 @@ mod rebind;
 mod reserve;
 mod restore;
 mod retain;
-mod stage;
+pub mod stage;
 mod thaw;
 mod vacate;
 

@@ -64,7 +64,8 @@ pub const CLAIM: &str = "pvmigrate.io/claim";
 /// claim's name may be. Movers of claims that one pod mounts find each other by it.
 pub const CLAIM_HASH: &str = "pvmigrate.io/claim-hash";
 
-/// Annotation of a trial: the release whose Job removes it, as "namespace/name".
+/// Annotation of a trial, and of a mover that is one: the release whose Job removes it, as
+/// "namespace/name".
 pub const RELEASE: &str = "pvmigrate.io/release";
 /// The labels and annotations that tell how things stand, wherever they are: while the fence is
 /// up, nobody but the Job adds, changes or drops one.
@@ -154,12 +155,12 @@ pub fn trial_object(run: &str, job_pod: &str, number: usize) -> String {
     format!("pvmigrate-{run}-trial-{end}-{number}")
 }
 
-/// Whether a claim or a pod is a trial of some Job. A label alone makes nothing ours: the name has
-/// to carry the run.
+/// Whether a claim or a pod is a trial of some Job, or a staging claim that is one until its claim has
+/// a record. A label alone makes nothing ours: the name has to carry the run.
 pub fn is_trial(name: &str, labels: &BTreeMap<String, String>) -> bool {
     let is = |label: &str, value: &str| labels.get(label).is_some_and(|found| found == value);
     let run = labels.get(RUN).map_or("", String::as_str);
-    is(ROLE, ROLE_TRIAL) && !run.is_empty() && name.starts_with(&format!("pvmigrate-{run}-trial-"))
+    is(ROLE, ROLE_TRIAL) && !run.is_empty() && name.starts_with(&format!("pvmigrate-{run}-"))
 }
 
 /// The Lease that lets one Job of a release work at a time.

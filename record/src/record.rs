@@ -76,6 +76,13 @@ pub struct Release {
     pub name: String,
 }
 
+impl Release {
+    /// As "namespace/name".
+    pub fn full_name(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fence {
     pub on: bool,

@@ -22,6 +22,11 @@ pub fn select(claim: &mut PersistentVolumeClaim, node: &str) {
     annotations.insert(SELECTED_NODE.into(), node.into());
 }
 
+/// The node that a claim's volume is made for, where one was selected.
+pub fn selected(claim: &PersistentVolumeClaim) -> Option<&String> {
+    claim.annotations().get(SELECTED_NODE)
+}
+
 /// Waits until the volume is there, or is not to be had in this way. For a claim for which no node
 /// was selected there is nothing to wait for.
 pub async fn wait(

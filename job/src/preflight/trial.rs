@@ -1,5 +1,6 @@
 //! The proof that the destination's class makes volumes as they are needed: a claim, and a pod that
-//! mounts it, for each distinct combination of access modes, volume mode and place.
+//! mounts it, for each distinct combination of access modes, volume mode and place. Where a group that
+//! begins first has such a claim, these are its staging claim and its mover.
 //!
 //! ```text
 //! clear what a Job left that was killed  →  some at a time:  claim (and pod) made
@@ -9,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::BoxFuture;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::ResourceExt;
@@ -19,6 +20,7 @@ use pvmigrate_record::record::ClaimManifest;
 use super::{Asked, placement, provisioner};
 use crate::claim::{access_modes, size, wanted};
 use crate::config::Config;
+use crate::migration::Group;
 use crate::mover::Placement;
 use crate::observe::Observed;
 use crate::plan::{Plan, full_name};
@@ -26,48 +28,61 @@ use crate::quantity::bytes;
 use crate::stop::Stop;
 
 mod attempt;
+mod movers;
 mod objects;
 mod removal;
+
+use movers::Movers;
+pub use removal::clear;
 
 /// How many trials one preflight makes at most. Places beyond that are in zones, or have claims of
 /// a kind, that were tried elsewhere.
 const MOST: usize = 12;
 
-pub fn destination_works(asked: Asked<'_>) -> BoxFuture<'_, Result<Vec<String>, Stop>> {
-    Box::pin(async move {
-        let (run, observed) = (asked.run, asked.observed);
-        // Without the Lease, others of this release may be at work, and their trials are theirs.
-        if !run.config.preflight_only {
-            removal::clear(run).await?;
-        }
-        if run.config.skip_preflight {
-            return Ok(Vec::new());
-        }
-        let Some(class) = observed.classes.get(&run.config.dest_sc) else {
-            return Ok(Vec::new());
-        };
-        if let Some(why) = untried(observed, class) {
-            tracing::info!(%why, "no trial is made");
-            return Ok(Vec::new());
-        }
-        let (trials, left_out) = trials(observed, &run.config, asked.plan);
-        if left_out > 0 {
-            tracing::info!(
-                left_out,
-                "not every place is tried, but every kind of claim in every zone"
-            );
-        }
-        // As many claims as a quota has to have room for anyway.
-        let at_once = run.config.parallelism_groups.get().min(MOST);
-        let attempts: Vec<_> = trials
-            .iter()
-            .enumerate()
-            .map(|(number, trial)| attempt::attempt(run, class, number, trial))
-            .collect();
-        let refused = stream::iter(attempts).buffered(at_once);
-        let refused: Vec<Option<String>> = refused.try_collect().await?;
+/// `first` are the groups that begin first, where nothing else stands against the run: what can be
+/// tried by their movers is, and these stay if nothing is refused.
+pub async fn destination_works(
+    asked: Asked<'_>,
+    first: Vec<&mut Group>,
+) -> Result<Vec<String>, Stop> {
+    let (run, observed) = (asked.run, asked.observed);
+    // Without the Lease, others of this release may be at work, and their trials are theirs.
+    if !run.config.preflight_only {
+        removal::clear(run).await?;
+    }
+    if run.config.skip_preflight {
+        return Ok(Vec::new());
+    }
+    let Some(class) = observed.classes.get(&run.config.dest_sc) else {
+        return Ok(Vec::new());
+    };
+    if let Some(why) = untried(observed, class) {
+        tracing::info!(%why, "no trial is made");
+        return Ok(Vec::new());
+    }
+    let movers = Movers::of(run, first).await?;
+    let (trials, left_out) = trials(observed, &run.config, asked.plan, |claim| {
+        movers.try_claim(claim)
+    });
+    if left_out > 0 {
+        tracing::info!(
+            left_out,
+            "not every place is tried, but every kind of claim in every zone"
+        );
+    }
+    // As many claims as a quota has to have room for anyway.
+    let at_once = run.config.parallelism_groups.get().min(MOST);
+    let attempts: Vec<BoxFuture<_>> = trials
+        .iter()
+        .enumerate()
+        .map(|(number, trial)| attempt::attempt(run, class, number, trial).boxed())
+        .collect();
+    let attempts = stream::iter(attempts).buffered(at_once);
+    let others = async {
+        let refused: Vec<Option<String>> = attempts.try_collect().await?;
         Ok(refused.into_iter().flatten().collect())
-    })
+    };
+    movers.tried_beside(others).await
 }
 
 /// Why nothing is tried: a trial would take a volume that somebody has made by hand.
@@ -95,18 +110,39 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// As a person would say it.
     fn words(&self) -> String {
-        let modes = self.manifest.access_modes.join(", ");
-        let node = self.placement.node.as_ref();
-        let node = node.map_or_else(String::new, |node| format!(" on node {node}"));
-        format!("{modes}, {}{node}", self.manifest.volume_mode)
+        let manifest = &self.manifest;
+        let node = self.placement.node.as_deref();
+        words(&manifest.access_modes, &manifest.volume_mode, node)
     }
 }
 
-/// The distinct combinations, first one of each kind in each zone, and how many are left out.
-fn trials(observed: &Observed, config: &Config, plan: &Plan) -> (Vec<Trial>, usize) {
-    let mut alike: BTreeMap<String, (String, Trial)> = BTreeMap::new();
+/// What is tried, as a person would say it.
+fn words(access_modes: &[String], volume_mode: &str, node: Option<&str>) -> String {
+    let modes = access_modes.join(", ");
+    let node = node.map_or_else(String::new, |node| format!(" on node {node}"));
+    format!("{modes}, {volume_mode}{node}")
+}
+
+/// Claims that are alike: of one kind, in one place.
+struct Alike {
+    /// The kind, and the zones of the place.
+    kind_in_zone: String,
+    /// For the smallest of them.
+    trial: Trial,
+    /// One of them is tried anyway.
+    is_tried: bool,
+}
+
+/// The distinct combinations, first one of each kind in each zone, and how many are left out; without
+/// those of which a claim `is_tried` anyway.
+fn trials(
+    observed: &Observed,
+    config: &Config,
+    plan: &Plan,
+    is_tried: impl Fn(&str) -> bool,
+) -> (Vec<Trial>, usize) {
+    let mut alike: BTreeMap<String, Alike> = BTreeMap::new();
     for site in placement::sites(observed, config, plan) {
         // An impossible placement is refused by its own check.
         let Ok(nodes) = &site.nodes else {
@@ -132,20 +168,29 @@ fn trials(observed: &Observed, config: &Config, plan: &Plan) -> (Vec<Trial>, usi
             };
             let known = alike
                 .entry(format!("{kind} {at}"))
-                .or_insert_with(|| (format!("{kind} {zones:?}"), trial.clone()));
-            if bytes(size(&trial.manifest)) < bytes(size(&known.1.manifest)) {
-                known.1 = trial;
+                .or_insert_with(|| Alike {
+                    kind_in_zone: format!("{kind} {zones:?}"),
+                    trial: trial.clone(),
+                    is_tried: false,
+                });
+            known.is_tried |= is_tried(&trial.claim);
+            if bytes(size(&trial.manifest)) < bytes(size(&known.trial.manifest)) {
+                known.trial = trial;
             }
         }
     }
+    let mut alike: Vec<Alike> = alike.into_values().collect();
+    // What is tried anyway stands for its zone.
+    alike.sort_by_key(|alike| !alike.is_tried);
     let mut seen = BTreeSet::new();
     let (first, others): (Vec<_>, Vec<_>) = alike
-        .into_values()
-        .partition(|(kind_in_zone, _)| seen.insert(kind_in_zone.clone()));
+        .into_iter()
+        .partition(|alike| seen.insert(alike.kind_in_zone.clone()));
     let all: Vec<Trial> = first
         .into_iter()
         .chain(others)
-        .map(|(_, trial)| trial)
+        .filter(|alike| !alike.is_tried)
+        .map(|alike| alike.trial)
         .collect();
     let left_out = all.len().saturating_sub(MOST);
     (all.into_iter().take(MOST).collect(), left_out)

@@ -14,6 +14,7 @@ use crate::drive::{Will, stuck, take_over};
 use crate::exit::Exit;
 use crate::migration::Group;
 use crate::observe::observe;
+use crate::preflight;
 use crate::report::State;
 use crate::steps;
 use crate::stop::Stop;
@@ -41,6 +42,7 @@ pub async fn abort(
         .collect();
     let ended: Vec<(String, Result<Ended, Stop>)> = run.fence.guarding(ending).await;
     run.fence.tidy().await?;
+    preflight::clear_trials(&run).await?;
     let (mut not_ready, mut stopped) = (false, None);
     for (group, ended) in ended {
         match ended {

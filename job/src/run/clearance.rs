@@ -3,17 +3,26 @@
 use kube::ResourceExt;
 
 use super::Run;
+use super::groups::first;
 use super::records::say;
 use crate::exit::Exit;
-use crate::migration::Migration;
+use crate::migration::{Group, Migration};
 use crate::observe::Observed;
 use crate::plan::{Plan, Shown, plan};
-use crate::preflight::{self, Refusal};
+use crate::preflight::{self, Asked, Refusal};
 use crate::stop::Stop;
 
 /// Says what is left, and all that stands against the plan. Without preflight only what cannot be
 /// passed over keeps the run from beginning.
-pub async fn may_begin(run: &Run, observed: &Observed, plan: &Plan) -> Result<bool, Stop> {
+///
+/// What is tried is tried by the movers of the first of `groups`, as far as it can: these are ready
+/// then.
+pub async fn may_begin(
+    run: &Run,
+    observed: &Observed,
+    plan: &Plan,
+    groups: &mut [Group],
+) -> Result<bool, Stop> {
     let shown = Shown::of(plan, observed, &run.config);
     for line in shown.table().lines() {
         tracing::info!("{line}");
@@ -31,7 +40,13 @@ pub async fn may_begin(run: &Run, observed: &Observed, plan: &Plan) -> Result<bo
             tracing::info!(%claim, "{note}");
         }
     }
-    let mut refusals = preflight::refusals(run, observed, plan).await?;
+    let asked = Asked {
+        run,
+        observed,
+        plan,
+    };
+    let first = first(run, groups, observed);
+    let mut refusals = preflight::refusals(asked, first).await?;
     if run.config.skip_preflight {
         let (binding, passed_over): (Vec<_>, Vec<_>) =
             refusals.into_iter().partition(|refusal| refusal.is_binding);
@@ -69,7 +84,7 @@ pub async fn rehearse(
         });
     }
     let plan = plan(&observed, &run.config);
-    if !may_begin(run, &observed, &plan).await? {
+    if !may_begin(run, &observed, &plan, &mut []).await? {
         return Ok(Exit::Refused);
     }
     plan.groups.iter().for_each(say);

@@ -1,6 +1,6 @@
 //! Groups, driven: several at once, in the order of the schedule.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -40,17 +40,30 @@ pub async fn drive_all(
     observed: &Observed,
     begun: Begun,
 ) -> Result<(), Stop> {
+    let schedule = schedule(run, &groups, observed);
+    let driven = run.fence.guarding(drive_by(run, groups, schedule, begun));
+    let driven = driven.await;
+    anchor::all_gone(run).await;
+    driven
+}
+
+fn schedule(run: &Run, groups: &[Group], observed: &Observed) -> Schedule {
     let item = |group| item(group, observed, &run.config);
     let items = groups.iter().map(item).collect();
     let limits = Limits {
         groups: run.config.parallelism_groups.get(),
         per_node: run.config.parallelism_per_node.get(),
     };
-    let schedule = Schedule::new(items, limits);
-    let driven = run.fence.guarding(drive_by(run, groups, schedule, begun));
-    let driven = driven.await;
-    anchor::all_gone(run).await;
-    driven
+    Schedule::new(items, limits)
+}
+
+/// The groups that will begin before any other has ended.
+pub fn first<'a>(run: &Run, groups: &'a mut [Group], observed: &Observed) -> Vec<&'a mut Group> {
+    let mut schedule = schedule(run, groups, observed);
+    let first: BTreeSet<usize> = std::iter::from_fn(|| schedule.start()).collect();
+    let all = groups.iter_mut().enumerate();
+    let first = all.filter(|(index, _)| first.contains(index));
+    first.map(|(_, group)| group).collect()
 }
 
 async fn drive_by(

@@ -14,7 +14,7 @@ use crate::claim::wanted;
 use crate::config::class_of;
 use crate::migration::{Group, Migration};
 use crate::observe::{Observed, record_of};
-use crate::plan::PlannedGroup;
+use crate::plan::{Plan, PlannedGroup};
 use crate::stop::Stop;
 
 /// The records of this release that are not finished, whatever their run.
@@ -49,38 +49,39 @@ pub async fn unfinished(run: &Run, observed: &Observed) -> Result<Vec<Migration>
     Ok(all)
 }
 
+/// The groups of a plan, with records that nobody has written yet.
+pub fn planned(run: &Run, observed: &Observed, plan: &Plan) -> Vec<Group> {
+    let migration = |group: &PlannedGroup, claim: &PersistentVolumeClaim| {
+        let volume = observed.volume_of(claim)?;
+        let record = new_record(run, group, claim, volume);
+        Some(Migration::new(record, volume.clone()))
+    };
+    let groups = plan.groups.iter().map(|group| Group {
+        name: group.name.clone(),
+        namespace: group.namespace.clone(),
+        claims: group
+            .claims
+            .iter()
+            .filter_map(|claim| migration(group, claim))
+            .collect(),
+        watch: None,
+        anchors: Vec::new(),
+        settled: None,
+    });
+    groups.collect()
+}
+
 /// Writes the records of every planned claim before anything else is done to one of them: what a
 /// later Job finds of a group is then all of it.
-pub async fn record_all(
-    run: &Run,
-    observed: &Observed,
-    planned: Vec<PlannedGroup>,
-) -> Result<Vec<Group>, Stop> {
-    let mut groups = Vec::new();
-    for plan in planned {
-        say(&plan);
-        let mut claims = Vec::new();
-        for claim in &plan.claims {
-            let Some(volume) = observed.volume_of(claim) else {
-                continue;
-            };
-            let record = new_record(run, &plan, claim, volume);
-            let mut migration = Migration::new(record, volume.clone());
+pub async fn record_all(run: &Run, plan: &Plan, groups: &mut [Group]) -> Result<(), Stop> {
+    for (plan, group) in plan.groups.iter().zip(groups.iter_mut()) {
+        say(plan);
+        for migration in &mut group.claims {
             migration.save(&run.cluster, json!({})).await?;
-            tracing::info!(claim = %migration.record.claim, group = %plan.name, "planned");
-            claims.push(migration);
+            tracing::info!(claim = %migration.record.claim, group = %group.name, "planned");
         }
-        groups.push(Group {
-            name: plan.name,
-            namespace: plan.namespace,
-            claims,
-            watch: None,
-            anchors: Vec::new(),
-            settled: None,
-        });
     }
-    run.note(&groups).await?;
-    Ok(groups)
+    run.note(groups.iter()).await
 }
 
 /// What is planned for a group, for the log.

@@ -8,6 +8,7 @@
 //! ```
 
 mod destination;
+pub mod early;
 mod make;
 mod placement;
 mod ready;

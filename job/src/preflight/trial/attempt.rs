@@ -30,7 +30,7 @@ pub async fn attempt(
 ) -> Result<Option<String>, Stop> {
     let metadata = objects::metadata(&run.config, trial, number, run.cluster_owner.as_ref());
     let name = metadata.name.clone().unwrap_or_default();
-    let outcome = tried(run, class, trial, &name, metadata).await;
+    let outcome = Box::pin(tried(run, class, trial, &name, metadata)).await;
     // A Job that goes on has other work to do than to wait for a provisioner.
     let then = if outcome.is_ok() && !run.config.preflight_only {
         removal::Volume::Left
@@ -38,10 +38,7 @@ pub async fn attempt(
         removal::Volume::Awaited
     };
     let removed = removal::remove(run, &trial.namespace, &name, then).await;
-    let refused = |why: String| {
-        let (class, claim, what) = (class.name_any(), &trial.claim, trial.words());
-        format!("StorageClass {class} was tried for claims like {claim} ({what}), {why}")
-    };
+    let refused = |why: String| refused(&class.name_any(), &trial.claim, &trial.words(), &why);
     match (outcome, removed) {
         (Ok(()), Ok(())) => {
             let (claim, what) = (&trial.claim, trial.words());
@@ -60,6 +57,11 @@ pub async fn attempt(
         }
         (Err(other), _) | (Ok(()), Err(other)) => Err(other),
     }
+}
+
+/// What is said of a trial.
+pub fn refused(class: &str, claim: &str, what: &str, why: &str) -> String {
+    format!("StorageClass {class} was tried for claims like {claim} ({what}), {why}")
 }
 
 async fn tried(
@@ -101,7 +103,18 @@ async fn tried(
             .await
         }
     };
-    let events: Api<Event> = run.cluster.namespaced(&trial.namespace);
+    patiently(run, &trial.namespace, name, reached).await
+}
+
+/// Waits for what is done for a claim and a pod of this name; not for long after a first warning about
+/// them. What is in vain is explained.
+pub async fn patiently<T>(
+    run: &Run,
+    namespace: &str,
+    name: &str,
+    reached: impl Future<Output = Result<T, Stop>>,
+) -> Result<T, Stop> {
+    let events: Api<Event> = run.cluster.namespaced(namespace);
     let outcome = tokio::select! {
         outcome = reached => outcome,
         () = patience(&events, name) => {
@@ -111,8 +124,8 @@ async fn tried(
     };
     let both = [("PersistentVolumeClaim", name), ("Pod", name)];
     match outcome {
-        Ok(()) => Ok(()),
-        Err(stop) => Err(causes::explain(&run.cluster, &trial.namespace, stop, &both).await),
+        Err(stop) => Err(causes::explain(&run.cluster, namespace, stop, &both).await),
+        done => done,
     }
 }
 

@@ -18,7 +18,6 @@ pub fn metadata(
     number: usize,
     owner: Option<&OwnerReference>,
 ) -> ObjectMeta {
-    let release = config.release();
     ObjectMeta {
         name: Some(names::trial_object(&config.run(), &config.pod, number)),
         namespace: Some(trial.namespace.clone()),
@@ -28,10 +27,7 @@ pub fn metadata(
             ("sidecar.istio.io/inject".into(), "false".into()),
         ])),
         annotations: Some(BTreeMap::from([
-            (
-                names::RELEASE.into(),
-                format!("{}/{}", release.namespace, release.name),
-            ),
+            (names::RELEASE.into(), config.release().full_name()),
             ("linkerd.io/inject".into(), "disabled".into()),
         ])),
         owner_references: Some(owner.into_iter().cloned().collect()),

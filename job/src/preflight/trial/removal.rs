@@ -50,11 +50,13 @@ async fn found<K: Object>(run: &Run, api: Api<K>) -> Result<BTreeSet<(String, St
         .collect())
 }
 
+/// A mover carries a release only where it was made as a trial.
 fn is_ours<K: Object>(run: &Run, object: &K) -> bool {
-    let release = run.config.release();
-    let release = format!("{}/{}", release.namespace, release.name);
-    names::is_trial(&object.name_any(), object.labels())
-        && object.annotations().get(names::RELEASE) == Some(&release)
+    let (name, labels) = (object.name_any(), object.labels());
+    let role = labels.get(names::ROLE).map(String::as_str);
+    let is_of_trial = names::is_trial(&name, labels) || role == Some(names::ROLE_MOVER);
+    is_of_trial
+        && object.annotations().get(names::RELEASE) == Some(&run.config.release().full_name())
 }
 
 /// Removes a trial: first what uses the volume, then the claim; then its provisioner deletes the

@@ -8,8 +8,16 @@ use crate::preflight::tests::{node, on_node};
 
 /// What is tried: the claims' modes, the node, and the size.
 fn tried(observed: &Observed) -> (Vec<(String, String, String)>, usize) {
+    tried_beside(observed, |_| false)
+}
+
+/// The same, where some claims are tried anyway.
+fn tried_beside(
+    observed: &Observed,
+    is_tried: impl Fn(&str) -> bool,
+) -> (Vec<(String, String, String)>, usize) {
     let config = config(&[]);
-    let (trials, left_out) = trials(observed, &config, &plan(observed, &config));
+    let (trials, left_out) = trials(observed, &config, &plan(observed, &config), is_tried);
     let told = trials.into_iter().map(|trial| {
         let node = trial.placement.node.unwrap_or_default();
         let modes = trial.manifest.access_modes.join(",");
@@ -46,6 +54,30 @@ fn every_node_that_a_claim_is_bound_to_is_a_place() {
     on_node(&mut observed, "y", "n2");
     let at = |node: &str| ("ReadWriteOnce".into(), node.into(), "1Gi".into());
     assert_eq!(tried(&observed), (vec![at("n1"), at("n2")], 0));
+}
+
+#[test]
+fn what_a_mover_tries_is_not_tried_again_and_stands_for_its_zone() {
+    let mut observed = observed(&["x", "y", "z"]);
+    for (name, claim) in [("n1", 0), ("n2", 1), ("n3", 2)] {
+        let zone = json!({"topology.kubernetes.io/zone": if name == "n3" { "b" } else { "a" }});
+        node(&mut observed, name, &zone);
+        sized(&mut observed, claim, "1Gi");
+    }
+    for (claim, name) in [("x", "n1"), ("y", "n2"), ("z", "n3")] {
+        on_node(&mut observed, claim, name);
+    }
+    let nodes = |name: &str| {
+        let (tried, _) = tried_beside(&observed, |claim| claim.ends_with(name));
+        tried
+            .into_iter()
+            .map(|(_, node, _)| node)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(nodes("/none"), ["n1", "n3", "n2"]);
+    // Zone a needs no other, so zone b comes first.
+    assert_eq!(nodes("/y"), ["n3", "n1"]);
+    assert_eq!(nodes("/z"), ["n1", "n2"]);
 }
 
 #[test]
@@ -96,7 +128,7 @@ fn a_trial_is_allowed_where_pods_must_be_restricted() {
     let mut observed = observed(&["x"]);
     node(&mut observed, "n1", &json!({}));
     let config = config(&[]);
-    let (trials, _) = trials(&observed, &config, &plan(&observed, &config));
+    let (trials, _) = trials(&observed, &config, &plan(&observed, &config), |_| false);
     let metadata = objects::metadata(&config, &trials[0], 0, None);
     assert!(pvmigrate_record::names::is_trial(
         metadata.name.as_deref().unwrap(),

@@ -7,12 +7,12 @@ use pvmigrate_record::order::{Order, What};
 
 use super::destination::claim_again;
 use super::placement::placement;
-use super::{DEATHS, explained, wait_provisioned};
+use super::{DEATHS, early, explained, wait_provisioned};
 use crate::claim::{ahead, staging_claim};
 use crate::cluster::Made;
 use crate::migration::Migration;
 use crate::mover::orders::{self, is_over, last_order};
-use crate::mover::{is_told_otherwise, mover_pod};
+use crate::mover::{Placement, is_told_otherwise, mover_pod};
 use crate::pods::PodWatch;
 use crate::run::Run;
 use crate::stop::Stop;
@@ -28,13 +28,29 @@ pub async fn make_mover(
 ) -> Result<(Pod, PersistentVolumeClaim), Stop> {
     let placement = placement(run, migration, watch).await?;
     let staging = claim_staging(run, migration, placement.node.as_deref()).await?;
-    let mut wanted = mover_pod(&migration.record, &run.config, &placement);
+    let there = watch.mover(&migration.staging_name());
+    let mover = if let Some(mover) = there.filter(|mover| !is_used_up(mover, run, migration)) {
+        mover
+    } else {
+        let wanted = first_mover(run, migration, &placement, first)?;
+        new_pod(run, migration, &wanted).await?
+    };
+    Ok((mover, wait_provisioned(run, migration, staging).await?))
+}
+
+/// A mover that finds its first order when it starts.
+pub fn first_mover(
+    run: &Run,
+    migration: &Migration,
+    placement: &Placement,
+    first: Option<&Order>,
+) -> Result<Pod, Stop> {
+    let mut mover = mover_pod(&migration.record, &run.config, placement);
     if let Some(first) = first {
-        let annotations = wanted.metadata.annotations.get_or_insert_default();
+        let annotations = mover.metadata.annotations.get_or_insert_default();
         annotations.insert(names::ORDER.into(), orders::text(first)?);
     }
-    let mover = new_pod(run, migration, &wanted).await?;
-    Ok((mover, wait_provisioned(run, migration, staging).await?))
+    Ok(mover)
 }
 
 /// A pod under the mover's name: a new one, or the one that is there if it is of use still. One that
@@ -55,7 +71,7 @@ pub async fn new_pod(run: &Run, migration: &Migration, wanted: &Pod) -> Result<P
     )))
 }
 
-async fn remove(run: &Run, migration: &Migration, pod: Pod) -> Result<(), Stop> {
+pub async fn remove(run: &Run, migration: &Migration, pod: Pod) -> Result<(), Stop> {
     let pods = migration.pods(&run.cluster);
     let (name, uid) = (pod.name_any(), pod.uid().unwrap_or_default());
     run.cluster.delete(&pods, pod, None, |_| Ok(())).await?;
@@ -76,14 +92,33 @@ pub async fn claim_staging(
         None => None,
     };
     let mut wanted = staging_claim(&migration.record, reused.as_deref());
-    if let Some(node) = node.filter(|_| run.provisions_ahead && reused.is_none()) {
-        ahead::select(&mut wanted, node);
+    select_node(run, &mut wanted, node.filter(|_| reused.is_none()));
+    let seen = run
+        .cluster
+        .claims_seen(&migration.record.claim.namespace)
+        .await?;
+    let is_early =
+        |claim: &PersistentVolumeClaim| names::is_trial(&claim.name_any(), claim.labels());
+    let mut staging = match seen.get(&migration.staging_name()).filter(is_early) {
+        Some(early) => early,
+        None => run.cluster.create(&claims, &wanted).await?,
+    };
+    if is_early(&staging) {
+        staging = match early::adopt(run, migration, staging, &wanted).await? {
+            Some(adopted) => adopted,
+            None => run.cluster.create(&claims, &wanted).await?,
+        };
     }
-    let staging = run.cluster.create(&claims, &wanted).await?;
-    let seen = run.cluster.claims_seen(&migration.record.claim.namespace);
-    match ahead::wait(&seen.await?, &staging, run.config.stage_limit()).await {
+    match ahead::wait(&seen, &staging, run.config.stage_limit()).await {
         Ok(()) => Ok(staging),
         Err(stop) => Err(explained(run, migration, stop).await),
+    }
+}
+
+/// Has the volume made on a node that is known, where its class lets the Job name one.
+pub fn select_node(run: &Run, staging: &mut PersistentVolumeClaim, node: Option<&str>) {
+    if let Some(node) = node.filter(|_| run.provisions_ahead) {
+        ahead::select(staging, node);
     }
 }
 

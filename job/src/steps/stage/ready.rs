@@ -3,7 +3,7 @@
 
 use futures::StreamExt;
 use futures::io::AsyncBufReadExt;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerState, Pod};
 use kube::ResourceExt;
 use kube::api::{Api, LogParams};
 use pvmigrate_record::order::Report;
@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::causes;
 use crate::mover::orders::{self, BETWEEN_TRIES, WITHOUT_A_LOG, wait_over};
-use crate::pods::{PodWatch, SeenPod};
+use crate::pods::{PodWatch, Pods};
 use crate::run::Run;
 use crate::stop::Stop;
 use crate::wait::SAY_EVERY;
@@ -58,36 +58,51 @@ pub async fn stands_ready(
 
 /// Waits until a mover runs, whatever it has to say.
 pub async fn runs(run: &Run, mover: &Pod, watch: &PodWatch) -> Result<(), Stop> {
-    let (name, uid) = (mover.name_any(), mover.uid().unwrap_or_default());
+    has_started(run, mover, watch).await?;
+    match state(&watch.now(), mover) {
+        Some(state) if state.terminated.is_some() => {
+            let now = watch.mover(&mover.name_any());
+            Err(Stop::Refused(causes::of_pod(now.as_ref().unwrap_or(mover))))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Waits until a mover runs, or has run.
+pub async fn has_started(run: &Run, mover: &Pod, watch: &PodWatch) -> Result<(), Stop> {
+    let name = mover.name_any();
     let limit = run.config.stage_limit();
     let what = format!("mover {name} to run");
-    let mut never = None;
+    let mut is_deleted = false;
     watch
         .wait_until(&what, limit, |pods| {
-            let seen = pods.movers.get(&name).filter(|seen| seen.uid == uid);
-            let Some(SeenPod { pod, deleted, .. }) = seen else {
+            let seen = pods.movers.get(&name);
+            let Some(seen) = seen.filter(|seen| Some(&seen.uid) == mover.metadata.uid.as_ref())
+            else {
                 return Err("it is not there".into());
             };
-            let states = pod
-                .status
-                .as_ref()
-                .and_then(|status| status.container_statuses.as_deref());
-            let state = states
-                .and_then(|all| all.first())
-                .and_then(|container| container.state.clone());
-            match state {
-                _ if *deleted => never = Some(orders::deleted(&name)),
-                Some(state) if state.running.is_some() => {}
-                Some(state) if state.terminated.is_some() => never = Some(causes::of_pod(pod)),
-                _ => return Err(causes::of_pod(pod)),
+            is_deleted = seen.deleted;
+            match state(pods, mover) {
+                _ if is_deleted => Ok(()),
+                Some(state) if state.running.is_some() || state.terminated.is_some() => Ok(()),
+                _ => Err(causes::of_pod(&seen.pod)),
             }
-            Ok(())
         })
         .await?;
-    match never {
-        Some(why) => Err(Stop::Refused(why)),
-        None => Ok(()),
+    if is_deleted {
+        return Err(Stop::Refused(orders::deleted(&name)));
     }
+    Ok(())
+}
+
+/// What a mover's container does, as far as it was seen.
+fn state(pods: &Pods, mover: &Pod) -> Option<ContainerState> {
+    let seen = pods.movers.get(&mover.name_any())?;
+    if Some(&seen.uid) != mover.metadata.uid.as_ref() {
+        return None;
+    }
+    let states = seen.pod.status.as_ref()?.container_statuses.as_deref()?;
+    states.first()?.state.clone()
 }
 
 /// Follows a mover's log until it says that it is ready; not if the log ends before that. What else

@@ -57,11 +57,14 @@ async fn what_a_killed_job_has_left_is_removed_by_the_next_one_of_its_release() 
         }
         let outside = Outside::new(test).await?;
         let ours = format!("{}/pvmigrate", outside.namespace);
-        leave(test, "pvmigrate-0123456789-trial-killed-0", &ours).await?;
+        leave(test, "pvmigrate-0123456789-trial-killed-0", "trial", &ours).await?;
+        // A staging claim that was a trial still, with its mover.
+        leave(test, "pvmigrate-0123456789-5ba1d8c0ffee", "mover", &ours).await?;
         // Somebody else's.
         leave(
             test,
             "pvmigrate-9876543210-trial-killed-0",
+            "trial",
             "elsewhere/pvmigrate",
         )
         .await?;
@@ -78,6 +81,7 @@ async fn what_a_killed_job_has_left_is_removed_by_the_next_one_of_its_release() 
         let pods = test.api::<Pod>();
         for (name, stays) in [
             ("pvmigrate-0123456789-trial-killed-0", false),
+            ("pvmigrate-0123456789-5ba1d8c0ffee", false),
             ("pvmigrate-9876543210-trial-killed-0", true),
         ] {
             let there = [
@@ -91,14 +95,17 @@ async fn what_a_killed_job_has_left_is_removed_by_the_next_one_of_its_release() 
     .await;
 }
 
-/// A trial as it is while its pod runs.
-async fn leave(test: &Test, name: &str, release: &str) -> Result<()> {
+/// A trial as it is while its pod, which has this role, runs.
+async fn leave(test: &Test, name: &str, role: &str, release: &str) -> Result<()> {
     let run = name.split('-').nth(1).unwrap_or_default();
-    let labels = [("pvmigrate.io/run", run), ("pvmigrate.io/role", "trial")];
-    let labels = labels.map(|(key, value)| (key.to_string(), value.to_string()));
+    let labels = |role: &str| {
+        let all = [("pvmigrate.io/run", run), ("pvmigrate.io/role", role)];
+        all.map(|(key, value)| (key.to_string(), value.to_string()))
+            .into()
+    };
     let annotations = [("pvmigrate.io/release".to_string(), release.to_string())];
     let mut left = claim(name, "csi-b");
-    left.metadata.labels = Some(labels.clone().into());
+    left.metadata.labels = Some(labels("trial"));
     left.metadata.annotations = Some(annotations.clone().into());
     test.create(&left).await?;
     let mount = pvmigrate_e2e::Mount {
@@ -107,7 +114,7 @@ async fn leave(test: &Test, name: &str, release: &str) -> Result<()> {
     };
     let script = pvmigrate_e2e::stay("");
     let mut user = pod(name, &test.cluster.tools_image, &script, &[mount]);
-    user.metadata.labels = Some(labels.into());
+    user.metadata.labels = Some(labels(role));
     user.metadata.annotations = Some(annotations.into());
     test.create(&user).await?;
     test.await_ready(name).await?;

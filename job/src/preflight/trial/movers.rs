@@ -1,0 +1,139 @@
+//! Trials that are of use afterwards: the movers of the groups that begin first. What they need is
+//! provisioned and mounted as for any trial, and is there already when the run begins.
+//!
+//! A group whose consumer has to run elsewhere meanwhile is let go: its movers make way at once.
+
+use futures::future::{try_join, try_join_all};
+use tokio::sync::watch;
+
+use super::{attempt, removal, words};
+use crate::claim::access_modes;
+use crate::migration::{Group, Migration};
+use crate::pods::PodWatch;
+use crate::run::Run;
+use crate::steps::stage::early;
+use crate::stop::Stop;
+use pvmigrate_record::phase::Heading;
+
+/// The claims of these groups that are tried by their movers.
+pub struct Movers<'a> {
+    run: &'a Run,
+    groups: Vec<(&'a Group, Vec<&'a Migration>)>,
+}
+
+/// Something is still tried, for as long as this exists.
+struct Open<'a>(&'a watch::Sender<usize>);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|open| *open -= 1);
+    }
+}
+
+impl<'a> Movers<'a> {
+    /// Those that are suited. The groups' pods are watched from here on.
+    pub async fn of(run: &'a Run, groups: Vec<&'a mut Group>) -> Result<Self, Stop> {
+        let mut all = Vec::new();
+        for group in groups {
+            let watch = group.start_watch(&run.cluster).await?;
+            let group = &*group;
+            let suited = group.claims.iter();
+            let suited: Vec<_> = suited
+                .filter(|claim| early::is_suited(claim, &watch))
+                .collect();
+            if !suited.is_empty() {
+                all.push((group, suited));
+            }
+        }
+        Ok(Self { run, groups: all })
+    }
+
+    /// Whether a claim is one of them, by namespace and name.
+    pub fn try_claim(&self, full_name: &str) -> bool {
+        let mut claims = self.groups.iter().flat_map(|(_, claims)| claims);
+        claims.any(|claim| claim.record.claim.to_string() == full_name)
+    }
+
+    /// Makes them, beside what else is tried; returns what stands against the class, of both.
+    pub async fn tried_beside(
+        &self,
+        others: impl Future<Output = Result<Vec<String>, Stop>>,
+    ) -> Result<Vec<String>, Stop> {
+        let (open, _) = watch::channel(self.groups.len() + 1);
+        let others = async {
+            let _open = Open(&open);
+            others.await
+        };
+        let groups = self.groups.iter().map(|(group, claims)| {
+            let open = &open;
+            async move { self.group_tried(group, claims, open).await }
+        });
+        let (mut refused, of_groups) = try_join(others, try_join_all(groups)).await?;
+        refused.extend(of_groups.into_iter().flatten());
+        if !refused.is_empty() {
+            for (_, claims) in &self.groups {
+                self.remove(claims, removal::Volume::Awaited).await?;
+            }
+        }
+        Ok(refused)
+    }
+
+    /// Tries the claims of a group, and watches over its movers until nothing is tried any more.
+    async fn group_tried(
+        &self,
+        group: &Group,
+        claims: &[&Migration],
+        open: &watch::Sender<usize>,
+    ) -> Result<Vec<String>, Stop> {
+        let watch = group.watch()?;
+        let is_open = Open(open);
+        let tried = async {
+            let tried = claims.iter().map(|claim| self.tried(claim, &watch));
+            let refused = try_join_all(tried).await?;
+            drop(is_open);
+            // It fails only where nobody tries any more.
+            let _ = open.subscribe().wait_for(|open| *open == 0).await;
+            Ok(refused.into_iter().flatten().collect())
+        };
+        tokio::select! {
+            refused = tried => refused,
+            why = watch.consumer_moved() => {
+                tracing::info!(%why, group = %group.name, "nothing is tried by its movers");
+                self.remove(claims, removal::Volume::Left).await?;
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    async fn tried(&self, migration: &Migration, watch: &PodWatch) -> Result<Option<String>, Stop> {
+        let record = &migration.record;
+        let (claim, name) = (record.claim.to_string(), migration.staging_name());
+        let modes = access_modes(&record.manifest, Heading::Destination);
+        let made = Box::pin(early::make(self.run, migration, watch));
+        let namespace = &record.claim.namespace;
+        match attempt::patiently(self.run, namespace, &name, made).await {
+            Ok(mover) => {
+                let node = mover.spec.and_then(|spec| spec.node_name);
+                let what = words(modes, &record.manifest.volume_mode, node.as_deref());
+                tracing::debug!(%claim, %what, "its mover has tried it, and it works");
+                Ok(None)
+            }
+            Err(Stop::Refused(why)) => {
+                let what = words(modes, &record.manifest.volume_mode, None);
+                let why = format!("in vain: {why}");
+                let class = &record.destination_class;
+                Ok(Some(attempt::refused(class, &claim, &what, &why)))
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    async fn remove(&self, claims: &[&Migration], then: removal::Volume) -> Result<(), Stop> {
+        let all = claims.iter().map(|migration| async move {
+            let namespace = &migration.record.claim.namespace;
+            removal::remove(self.run, namespace, &migration.staging_name(), then).await
+        });
+        try_join_all(all).await?;
+        Ok(())
+    }
+}
