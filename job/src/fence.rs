@@ -9,14 +9,10 @@
 //! close   parameters removed, once no API server can ask for them any more
 //! ```
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use k8s_openapi::api::admissionregistration::v1::{
-    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration,
-};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
-use k8s_openapi::api::core::v1::{Service, ServiceAccount};
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, PostParams};
 use pvmigrate_record::record::Record;
@@ -25,7 +21,6 @@ use tokio::time::Instant;
 
 use crate::cluster::{Cluster, retried};
 use crate::config::Config;
-use crate::fence::apply::Made;
 use crate::fence::expected::Expectations;
 use crate::fence::objects::{Scope, Setting};
 use crate::stop::Stop;
@@ -41,9 +36,11 @@ mod policy;
 mod probe;
 mod proof;
 mod repair;
+mod state;
 mod webhook;
 
 pub use expected::Expected;
+use state::{Standing, State, key, sentinel};
 
 pub struct Fence {
     cluster: Cluster,
@@ -57,41 +54,6 @@ pub struct Fence {
     stands: watch::Sender<bool>,
     /// The groups that are still to be fenced.
     expected: Expectations,
-}
-
-/// What the fence has been made to say. Groups change it one at a time.
-#[derive(Default)]
-struct State {
-    fenced: BTreeMap<(String, String), Fenced>,
-    ca: Vec<u8>,
-    standing: Standing,
-    /// When the policy was removed last.
-    taken_down: Option<Instant>,
-    /// How often something had to be put back.
-    repairs: u64,
-    /// The API servers that were asked for the last proof, and when they were looked up.
-    servers: Vec<Option<String>>,
-    looked_up: Option<Instant>,
-    /// It was without an owner, and stays so until it has been empty for a while: the owners of its
-    /// four objects are not taken off and put back for each group.
-    ownerless: bool,
-    /// Since when nothing is fenced.
-    emptied: Option<Instant>,
-}
-
-struct Fenced {
-    record: Record,
-    /// How many repairs there had been when its last proof began.
-    proved: Option<u64>,
-}
-
-/// The objects as they were made; none where there is to be none.
-#[derive(Default)]
-struct Standing {
-    parameters: Option<Made<ServiceAccount>>,
-    policy: Option<Made<ValidatingAdmissionPolicy>>,
-    binding: Option<Made<ValidatingAdmissionPolicyBinding>>,
-    webhook: Option<Made<ValidatingWebhookConfiguration>>,
 }
 
 impl Fence {
@@ -180,6 +142,8 @@ impl Fence {
         }
         if state.fenced.is_empty() {
             state.emptied = Some(Instant::now());
+            let last = records.last().filter(|_| !self.expected.any());
+            state.sentinel = last.map(|record| sentinel(record));
         }
         let scope = self.scope(&state);
         let Standing {
@@ -251,29 +215,9 @@ impl Fence {
         let mut scope = Scope::of(&self.setting, fenced, &state.ca);
         scope.expected = self.expected.namespaces();
         scope.missing |= state.ownerless;
+        let sentinel = state.sentinel.as_ref().map(key);
+        scope.sentinel = sentinel.filter(|_| state.fenced.is_empty());
         scope
-    }
-}
-
-fn key(record: &Record) -> (String, String) {
-    let claim = &record.claim;
-    (claim.namespace.clone(), claim.name.clone())
-}
-
-impl State {
-    /// Remembers a record that is fenced.
-    fn note(&mut self, record: &Record) {
-        if !record.fence.on {
-            return;
-        }
-        let before = self.fenced.get(&key(record));
-        let same = before.filter(|f| f.record.fence.generation == record.fence.generation);
-        let fenced = Fenced {
-            proved: same.and_then(|fenced| fenced.proved),
-            record: record.clone(),
-        };
-        self.fenced.insert(key(record), fenced);
-        self.emptied = None;
     }
 }
 

@@ -93,8 +93,8 @@ pub struct Refusal {
     pub is_binding: bool,
 }
 
-/// All that stands against the plan; empty if nothing does. Then the groups that begin `first` may
-/// have movers already.
+/// All that stands against the plan; empty if nothing does. Then some of the claims that begin `first`
+/// have their movers already.
 pub async fn refusals(asked: Asked<'_>, first: Vec<&mut Group>) -> Result<Vec<Refusal>, Stop> {
     let Asked {
         run,

@@ -131,6 +131,12 @@ pub fn fence_claims(release: &Release) -> String {
     format!("pvmigrate-{}-fence", release.name)
 }
 
+/// The name of a claim that nobody has, and that a fence names last: as long as it is refused, the
+/// policy is in force.
+pub fn fence_sentinel(run: &str) -> String {
+    format!("pvmigrate-{run}-sentinel")
+}
+
 /// The name of a claim's staging claim and of its mover: short whatever the claim's name is
 /// (a claim's name may have 253 characters), and the same for every Job that works on it.
 pub fn staging_object(run: &str, claim_uid: &str) -> String {

@@ -216,6 +216,15 @@ mod tests {
     }
 
     #[test]
+    fn the_parameters_of_a_fence_that_goes_name_a_sentinel_and_nothing_else() {
+        let mut scope = Scope::of(&setting(), std::iter::empty(), b"ca");
+        scope.sentinel = Some(("x".into(), "nobody-has-it".into()));
+        let annotations = &essence(&scope.parameters())["metadata"]["annotations"];
+        let named = json!({"fence.pvmigrate.io/x": "nobody-has-it"});
+        assert_eq!(*annotations, named);
+    }
+
+    #[test]
     fn what_the_api_server_adds_is_no_difference_and_what_somebody_adds_is() {
         let wanted = json!({"metadata": {}, "spec": {"a": {"b": 1}, "none": []}});
         let state = json!({"metadata": {}, "spec": {"a": {"b": 1, "added": {}}}});

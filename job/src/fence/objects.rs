@@ -39,6 +39,8 @@ pub struct Scope {
     /// Where claims are still to be fenced: the policy covers these namespaces too, and refuses
     /// nothing there.
     pub expected: BTreeSet<String>,
+    /// A claim that nobody has, by namespace and name, in the parameters of a fence that goes.
+    pub sentinel: Option<(String, String)>,
     /// Sources and destinations of fenced claims.
     pub volumes: BTreeSet<String>,
     /// The StorageClasses that they move to.
@@ -61,6 +63,7 @@ impl Scope {
             claims: BTreeMap::new(),
             ours: BTreeMap::new(),
             expected: BTreeSet::new(),
+            sentinel: None,
             volumes: BTreeSet::new(),
             classes: BTreeSet::new(),
             workloads: BTreeSet::new(),
@@ -158,6 +161,9 @@ impl Scope {
             let volumes: Vec<&str> = self.volumes.iter().map(String::as_str).collect();
             let key = format!("{}{namespace}", names::FENCED_VOLUMES);
             fenced.insert(key, volumes.join("\n"));
+        }
+        if let Some((namespace, name)) = &self.sentinel {
+            fenced.insert(format!("{}{namespace}", names::FENCED), name.clone());
         }
         for Freezing { workload, .. } in self.stopped(&[Method::Scale]) {
             let key = format!("{}{}", names::STOPPED, workload.namespace);

@@ -214,7 +214,7 @@ impl Fence {
 
 /// Whether a probe was refused by a layer of this fence, or for want of it: of its webhook, or of
 /// its policy's parameters. What else stands against a probe is not the fence's affair.
-fn is_shut(fence: &str, answer: &Answer) -> bool {
+pub(super) fn is_shut(fence: &str, answer: &Answer) -> bool {
     match answer {
         Answer::RefusedByUs => true,
         Answer::Allowed => false,

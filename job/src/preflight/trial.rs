@@ -60,10 +60,13 @@ pub async fn destination_works(
         tracing::info!(%why, "no trial is made");
         return Ok(Vec::new());
     }
-    let movers = Movers::of(run, first).await?;
-    let (trials, left_out) = trials(observed, &run.config, asked.plan, |claim| {
-        movers.try_claim(claim)
-    });
+    let mut movers = Movers::of(run, first).await?;
+    let Trials {
+        by_pods,
+        by_movers,
+        left_out,
+    } = trials(observed, &run.config, asked.plan, &movers.suited());
+    movers.keep(&by_movers);
     if left_out > 0 {
         tracing::info!(
             left_out,
@@ -72,7 +75,7 @@ pub async fn destination_works(
     }
     // As many claims as a quota has to have room for anyway.
     let at_once = run.config.parallelism_groups.get().min(MOST);
-    let attempts: Vec<BoxFuture<_>> = trials
+    let attempts: Vec<BoxFuture<_>> = by_pods
         .iter()
         .enumerate()
         .map(|(number, trial)| attempt::attempt(run, class, number, trial).boxed())
@@ -130,18 +133,24 @@ struct Alike {
     kind_in_zone: String,
     /// For the smallest of them.
     trial: Trial,
-    /// One of them is tried anyway.
-    is_tried: bool,
+    /// The first of them that its mover can try.
+    by_mover: Option<usize>,
 }
 
-/// The distinct combinations, first one of each kind in each zone, and how many are left out; without
-/// those of which a claim `is_tried` anyway.
-fn trials(
-    observed: &Observed,
-    config: &Config,
-    plan: &Plan,
-    is_tried: impl Fn(&str) -> bool,
-) -> (Vec<Trial>, usize) {
+/// What is tried, and how.
+#[derive(Debug, Default, PartialEq)]
+struct Trials {
+    /// By a claim and a pod of their own.
+    by_pods: Vec<Trial>,
+    /// The claims that are tried by their movers, by their places among those that are suited.
+    by_movers: BTreeSet<usize>,
+    /// How many places are not tried.
+    left_out: usize,
+}
+
+/// The distinct combinations, first one of each kind in each zone. Of those that are alike the first
+/// that is `suited`, by namespace and name, is tried by its mover.
+fn trials(observed: &Observed, config: &Config, plan: &Plan, suited: &[String]) -> Trials {
     let mut alike: BTreeMap<String, Alike> = BTreeMap::new();
     for site in placement::sites(observed, config, plan) {
         // An impossible placement is refused by its own check.
@@ -166,34 +175,36 @@ fn trials(
                 Some(node) => node.clone(),
                 None => format!("{placement:?}"),
             };
+            let by_mover = suited.iter().position(|suited| *suited == trial.claim);
             let known = alike
                 .entry(format!("{kind} {at}"))
                 .or_insert_with(|| Alike {
                     kind_in_zone: format!("{kind} {zones:?}"),
                     trial: trial.clone(),
-                    is_tried: false,
+                    by_mover,
                 });
-            known.is_tried |= is_tried(&trial.claim);
+            known.by_mover = known.by_mover.into_iter().chain(by_mover).min();
             if bytes(size(&trial.manifest)) < bytes(size(&known.trial.manifest)) {
                 known.trial = trial;
             }
         }
     }
     let mut alike: Vec<Alike> = alike.into_values().collect();
-    // What is tried anyway stands for its zone.
-    alike.sort_by_key(|alike| !alike.is_tried);
+    // A mover stands for its zone.
+    alike.sort_by_key(|alike| alike.by_mover.is_none());
     let mut seen = BTreeSet::new();
     let (first, others): (Vec<_>, Vec<_>) = alike
         .into_iter()
         .partition(|alike| seen.insert(alike.kind_in_zone.clone()));
-    let all: Vec<Trial> = first
-        .into_iter()
-        .chain(others)
-        .filter(|alike| !alike.is_tried)
-        .map(|alike| alike.trial)
-        .collect();
-    let left_out = all.len().saturating_sub(MOST);
-    (all.into_iter().take(MOST).collect(), left_out)
+    let mut all = Trials::default();
+    for alike in first.into_iter().chain(others) {
+        match alike.by_mover {
+            Some(mover) => _ = all.by_movers.insert(mover),
+            None if all.by_pods.len() == MOST => all.left_out += 1,
+            None => all.by_pods.push(alike.trial),
+        }
+    }
+    all
 }
 
 fn trial(claim: &PersistentVolumeClaim, config: &Config, placement: Placement) -> Trial {

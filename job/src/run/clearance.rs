@@ -15,8 +15,7 @@ use crate::stop::Stop;
 /// Says what is left, and all that stands against the plan. Without preflight only what cannot be
 /// passed over keeps the run from beginning.
 ///
-/// What is tried is tried by the movers of the first of `groups`, as far as it can: these are ready
-/// then.
+/// As far as it can, the class is tried by the movers of the first of `groups`: these are there then.
 pub async fn may_begin(
     run: &Run,
     observed: &Observed,

@@ -1,6 +1,6 @@
 //! Groups, driven: several at once, in the order of the schedule.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -57,13 +57,12 @@ fn schedule(run: &Run, groups: &[Group], observed: &Observed) -> Schedule {
     Schedule::new(items, limits)
 }
 
-/// The groups that will begin before any other has ended.
+/// The groups that will begin before any other has ended, in their order.
 pub fn first<'a>(run: &Run, groups: &'a mut [Group], observed: &Observed) -> Vec<&'a mut Group> {
     let mut schedule = schedule(run, groups, observed);
-    let first: BTreeSet<usize> = std::iter::from_fn(|| schedule.start()).collect();
-    let all = groups.iter_mut().enumerate();
-    let first = all.filter(|(index, _)| first.contains(index));
-    first.map(|(_, group)| group).collect()
+    let mut all: Vec<_> = groups.iter_mut().map(Some).collect();
+    let first = std::iter::from_fn(|| schedule.start());
+    first.filter_map(|index| all[index].take()).collect()
 }
 
 async fn drive_by(

@@ -3,6 +3,8 @@
 //!
 //! A group whose consumer has to run elsewhere meanwhile is let go: its movers make way at once.
 
+use std::collections::BTreeSet;
+
 use futures::future::{try_join, try_join_all};
 use tokio::sync::watch;
 
@@ -15,7 +17,7 @@ use crate::steps::stage::early;
 use crate::stop::Stop;
 use pvmigrate_record::phase::Heading;
 
-/// The claims of these groups that are tried by their movers.
+/// The claims of these groups that can be tried by their movers, and are.
 pub struct Movers<'a> {
     run: &'a Run,
     groups: Vec<(&'a Group, Vec<&'a Migration>)>,
@@ -31,27 +33,32 @@ impl Drop for Open<'_> {
 }
 
 impl<'a> Movers<'a> {
-    /// Those that are suited. The groups' pods are watched from here on.
+    /// Those that can. The groups' pods are watched from here on.
     pub async fn of(run: &'a Run, groups: Vec<&'a mut Group>) -> Result<Self, Stop> {
         let mut all = Vec::new();
         for group in groups {
             let watch = group.start_watch(&run.cluster).await?;
             let group = &*group;
             let suited = group.claims.iter();
-            let suited: Vec<_> = suited
-                .filter(|claim| early::is_suited(claim, &watch))
-                .collect();
-            if !suited.is_empty() {
-                all.push((group, suited));
-            }
+            let suited = suited.filter(|claim| early::is_suited(claim, &watch));
+            all.push((group, suited.collect()));
         }
         Ok(Self { run, groups: all })
     }
 
-    /// Whether a claim is one of them, by namespace and name.
-    pub fn try_claim(&self, full_name: &str) -> bool {
-        let mut claims = self.groups.iter().flat_map(|(_, claims)| claims);
-        claims.any(|claim| claim.record.claim.to_string() == full_name)
+    /// Those that can, in the order in which their groups begin, by namespace and name.
+    pub fn suited(&self) -> Vec<String> {
+        let claims = self.groups.iter().flat_map(|(_, claims)| claims);
+        claims.map(|claim| claim.record.claim.to_string()).collect()
+    }
+
+    /// Those that are, by their places among them.
+    pub fn keep(&mut self, places: &BTreeSet<usize>) {
+        let mut place = 0..;
+        for (_, claims) in &mut self.groups {
+            claims.retain(|_| place.next().is_some_and(|place| places.contains(&place)));
+        }
+        self.groups.retain(|(_, claims)| !claims.is_empty());
     }
 
     /// Makes them, beside what else is tried; returns what stands against the class, of both.

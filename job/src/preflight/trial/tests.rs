@@ -8,22 +8,20 @@ use crate::preflight::tests::{node, on_node};
 
 /// What is tried: the claims' modes, the node, and the size.
 fn tried(observed: &Observed) -> (Vec<(String, String, String)>, usize) {
-    tried_beside(observed, |_| false)
-}
-
-/// The same, where some claims are tried anyway.
-fn tried_beside(
-    observed: &Observed,
-    is_tried: impl Fn(&str) -> bool,
-) -> (Vec<(String, String, String)>, usize) {
-    let config = config(&[]);
-    let (trials, left_out) = trials(observed, &config, &plan(observed, &config), is_tried);
-    let told = trials.into_iter().map(|trial| {
+    let tried = tried_beside(observed, &[]);
+    let told = tried.by_pods.into_iter().map(|trial| {
         let node = trial.placement.node.unwrap_or_default();
         let modes = trial.manifest.access_modes.join(",");
         (modes, node, trial.manifest.storage)
     });
-    (told.collect(), left_out)
+    (told.collect(), tried.left_out)
+}
+
+/// The same, where some claims are suited to be tried by their movers.
+fn tried_beside(observed: &Observed, suited: &[&str]) -> Trials {
+    let config = config(&[]);
+    let suited: Vec<String> = suited.iter().map(ToString::to_string).collect();
+    trials(observed, &config, &plan(observed, &config), &suited)
 }
 
 fn sized(observed: &mut Observed, claim: usize, size: &str) {
@@ -57,27 +55,35 @@ fn every_node_that_a_claim_is_bound_to_is_a_place() {
 }
 
 #[test]
-fn what_a_mover_tries_is_not_tried_again_and_stands_for_its_zone() {
-    let mut observed = observed(&["x", "y", "z"]);
-    for (name, claim) in [("n1", 0), ("n2", 1), ("n3", 2)] {
-        let zone = json!({"topology.kubernetes.io/zone": if name == "n3" { "b" } else { "a" }});
+fn the_first_claim_that_its_mover_can_try_stands_for_those_like_it_and_for_its_zone() {
+    let mut observed = observed(&["w", "x", "y", "z"]);
+    for (name, zone) in [("n1", "a"), ("n2", "a"), ("n3", "b")] {
+        let zone = json!({"topology.kubernetes.io/zone": zone});
         node(&mut observed, name, &zone);
-        sized(&mut observed, claim, "1Gi");
     }
-    for (claim, name) in [("x", "n1"), ("y", "n2"), ("z", "n3")] {
+    for (claim, name) in [("w", "n1"), ("x", "n1"), ("y", "n2"), ("z", "n3")] {
         on_node(&mut observed, claim, name);
     }
-    let nodes = |name: &str| {
-        let (tried, _) = tried_beside(&observed, |claim| claim.ends_with(name));
-        tried
-            .into_iter()
-            .map(|(_, node, _)| node)
-            .collect::<Vec<_>>()
+    let tried = |suited: &[&str]| {
+        let tried = tried_beside(&observed, suited);
+        let nodes = tried.by_pods.into_iter();
+        let nodes = nodes.map(|trial| trial.placement.node.unwrap_or_default());
+        (nodes.collect::<Vec<_>>(), tried.by_movers)
     };
-    assert_eq!(nodes("/none"), ["n1", "n3", "n2"]);
+    let of = |claims: &[&str]| -> Vec<String> {
+        let namespace = observed.claims[0].namespace().unwrap();
+        claims
+            .iter()
+            .map(|claim| format!("{namespace}/{claim}"))
+            .collect()
+    };
+    let [x, w, y, z] = ["x", "w", "y", "z"].map(|claim| of(&[claim]).remove(0));
+    let nodes = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(tried(&[]), (nodes(&["n1", "n3", "n2"]), [].into()));
+    assert_eq!(tried(&[&x, &w]), (nodes(&["n3", "n2"]), [0].into()));
     // Zone a needs no other, so zone b comes first.
-    assert_eq!(nodes("/y"), ["n3", "n1"]);
-    assert_eq!(nodes("/z"), ["n1", "n2"]);
+    assert_eq!(tried(&[&y]), (nodes(&["n3", "n1"]), [0].into()));
+    assert_eq!(tried(&[&z, &x, &y, &w]), (nodes(&[]), [0, 1, 2].into()));
 }
 
 #[test]
@@ -128,7 +134,7 @@ fn a_trial_is_allowed_where_pods_must_be_restricted() {
     let mut observed = observed(&["x"]);
     node(&mut observed, "n1", &json!({}));
     let config = config(&[]);
-    let (trials, _) = trials(&observed, &config, &plan(&observed, &config), |_| false);
+    let trials = tried_beside(&observed, &[]).by_pods;
     let metadata = objects::metadata(&config, &trials[0], 0, None);
     assert!(pvmigrate_record::names::is_trial(
         metadata.name.as_deref().unwrap(),
