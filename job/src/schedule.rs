@@ -2,7 +2,8 @@
 //!
 //! 1. Waves: a group starts when all groups of lower waves have ended, well or not.
 //! 2. Within a wave, by the downtime that the plan predicts: the shorter first, so that most
-//!    applications are done soon. Of those with the same one the least to copy goes first.
+//!    applications are done soon. Of those with the same one, that which most of its lane waits for
+//!    goes first, so that the run is done soon; then the least to copy.
 //! 3. At most so many groups at a time, and so many movers on a node. A group with more claims on
 //!    a node than that starts when no other mover is there. Movers end before their applications
 //!    are started again, and the next ones begin then.
@@ -98,11 +99,16 @@ impl Schedule {
         let stopping = stopping.filter(|(_, item)| !self.turn(item).is_later());
         let is_full = stopping.count() >= self.limits.groups;
         let wave = self.wave()?;
-        let (_, _, next) = self
+        let (_, next) = self
             .all(State::Waiting)
             .filter(|(_, item)| item.wave == wave && self.has_room(item) && self.is_next(item))
-            .map(|(index, item)| (self.turn(item).is_later(), item.weight, index))
-            .filter(|(is_ahead, _, _)| *is_ahead || !is_full)
+            .map(|(index, item)| {
+                let Weight { downtime, bytes } = item.weight;
+                let behind = Reverse(self.behind(item));
+                let is_ahead = self.turn(item).is_later();
+                ((is_ahead, downtime, behind, bytes), index)
+            })
+            .filter(|((is_ahead, ..), _)| *is_ahead || !is_full)
             .min()?;
         self.items[next].1 = State::Running;
         Some(next)
@@ -131,14 +137,17 @@ impl Schedule {
 
     /// What goes before a group in its lane.
     fn before<'a>(&'a self, item: &'a Item) -> impl Iterator<Item = (&'a Item, State)> {
-        let place = |item: &Item| {
-            let lane = item.lane.as_ref();
-            (item.wave, lane.map(|lane| Reverse(lane.ordinal)))
-        };
         self.items
             .iter()
             .filter(move |(other, _)| same_lane(other, item) && place(other) < place(item))
             .map(|(other, state)| (other, *state))
+    }
+
+    /// How many of its lane a group goes before.
+    fn behind(&self, item: &Item) -> usize {
+        let all = self.items.iter().map(|(other, _)| other);
+        all.filter(|other| same_lane(other, item) && place(other) > place(item))
+            .count()
     }
 
     /// A group that runs has no movers any more: others may have them.
@@ -201,6 +210,12 @@ impl Schedule {
             State::Ended(How::Badly | How::Interrupted) => item.begun,
         })
     }
+}
+
+/// Where a group is in its lane.
+fn place(item: &Item) -> (i64, Option<Reverse<i64>>) {
+    let lane = item.lane.as_ref();
+    (item.wave, lane.map(|lane| Reverse(lane.ordinal)))
 }
 
 fn same_lane(one: &Item, other: &Item) -> bool {

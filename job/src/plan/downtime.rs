@@ -43,8 +43,9 @@ pub struct Downtime {
     pace: u64,
 }
 
-/// By what groups are ordered: the shorter downtime first, of the same one the least to copy.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+/// By what groups are ordered: the shorter downtime first, of the same one the least to copy, unless
+/// others of a set wait for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Weight {
     pub downtime: Duration,
     /// As the last pass has counted them, else as many as the claims may hold.

@@ -1,5 +1,6 @@
 //! The plan as it is shown: a table for people, the same objects as JSON for programs. Pure.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -7,7 +8,7 @@ use kube::ResourceExt;
 use pvmigrate_record::record::Freezing;
 use serde::Serialize;
 
-use super::downtime::{Downtime, Moved, capacity};
+use super::downtime::{Downtime, Moved, Weight, capacity};
 use super::{Plan, PlannedGroup, full_name, lane, unused};
 use crate::claim::wishes;
 use crate::config::{Config, class_of};
@@ -78,9 +79,16 @@ impl Shown {
         let mut groups: Vec<&PlannedGroup> = plan.groups.iter().collect();
         // As the schedule does.
         groups.sort_by_cached_key(|group| {
-            let ordinal = lane(&group.freeze).map_or(0, |lane| lane.ordinal);
-            let weight = Moved::planned(group, config).weight(observed, config);
-            (group.wave, weight, -ordinal)
+            let Weight { downtime, bytes } = Moved::planned(group, config).weight(observed, config);
+            let lane = lane(&group.freeze);
+            let behind = plan.groups.iter().filter(|other| {
+                let other = super::lane(&other.freeze);
+                let both = lane.as_ref().zip(other);
+                both.is_some_and(|(lane, other)| {
+                    lane.set == other.set && lane.ordinal > other.ordinal
+                })
+            });
+            (group.wave, downtime, Reverse(behind.count()), bytes)
         });
         Self {
             run: config.run(),

@@ -106,6 +106,27 @@ fn of_the_same_downtime_the_least_to_copy_goes_first() {
 }
 
 #[test]
+fn of_the_same_downtime_the_group_goes_first_that_most_of_its_lane_waits_for() {
+    let mut short = item(1);
+    short.weight.downtime = Duration::ZERO;
+    let lane = |set: &str, ordinal| Item {
+        weight: weighing(1, 9).weight,
+        ..in_lane(set, ordinal)
+    };
+    let items = vec![
+        weighing(1, 1),
+        lane("db", 0),
+        lane("db", 1),
+        lane("db", 2),
+        lane("mq", 0),
+        lane("mq", 1),
+        short,
+    ];
+    let mut schedule = Schedule::new(items, LIMITS);
+    assert_eq!(started(&mut schedule)[..4], [6, 3, 5, 0]);
+}
+
+#[test]
 fn a_wave_starts_when_the_one_before_has_ended_however() {
     let mut schedule = Schedule::new([7, -1, 0, -1].map(of_wave).into(), LIMITS);
     assert_eq!(started(&mut schedule), [1, 3]);
