@@ -54,7 +54,7 @@ async fn a_class_whose_volumes_cannot_be_mounted_is_refused_and_nothing_stays() 
             return Ok(());
         }
         deploy(test).await?;
-        let parameters = [("failNodeStage", "no such device")];
+        let parameters = [("failStage", "no such device")];
         let class = create_class(test, "WaitForFirstConsumer", &parameters).await?;
         let before = versions(&test.cluster, &[&test.namespace]).await?;
         let outside = Outside::new(test).await?;
@@ -81,7 +81,7 @@ async fn a_mover_that_is_tried_makes_way_for_an_application_that_has_to_run_else
         }
         deploy(test).await?;
         // Until then its mover mounts only the source.
-        let parameters = [("slowNodeStage", "20s")];
+        let parameters = [("slowStage", "20s")];
         let class = create_class(test, "WaitForFirstConsumer", &parameters).await?;
         let release = start(test, &class).await?;
         wait_for("a mover on node-a", Duration::from_secs(60), async || {
