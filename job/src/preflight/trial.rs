@@ -66,7 +66,7 @@ pub async fn destination_works(
         by_movers,
         left_out,
     } = trials(observed, &run.config, asked.plan, &movers.suited());
-    movers.keep(&by_movers);
+    movers.choose(&by_movers);
     if left_out > 0 {
         tracing::info!(
             left_out,
@@ -133,8 +133,26 @@ struct Alike {
     kind_in_zone: String,
     /// For the smallest of them.
     trial: Trial,
-    /// The first of them that its mover can try.
-    by_mover: Option<usize>,
+    by_mover: Option<ByMover>,
+}
+
+/// Claims that are alike and can be tried by their movers, by their places among all that can.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct ByMover {
+    first: usize,
+    /// The one after it.
+    next: Option<usize>,
+}
+
+impl ByMover {
+    /// With another one that is alike.
+    fn and(self, other: usize) -> Self {
+        let next = other.max(self.first);
+        Self {
+            first: other.min(self.first),
+            next: Some(self.next.map_or(next, |known| known.min(next))),
+        }
+    }
 }
 
 /// What is tried, and how.
@@ -142,8 +160,7 @@ struct Alike {
 struct Trials {
     /// By a claim and a pod of their own.
     by_pods: Vec<Trial>,
-    /// The claims that are tried by their movers, by their places among those that are suited.
-    by_movers: BTreeSet<usize>,
+    by_movers: Vec<ByMover>,
     /// How many places are not tried.
     left_out: usize,
 }
@@ -175,15 +192,19 @@ fn trials(observed: &Observed, config: &Config, plan: &Plan, suited: &[String]) 
                 Some(node) => node.clone(),
                 None => format!("{placement:?}"),
             };
-            let by_mover = suited.iter().position(|suited| *suited == trial.claim);
+            let place = suited.iter().position(|suited| *suited == trial.claim);
             let known = alike
                 .entry(format!("{kind} {at}"))
                 .or_insert_with(|| Alike {
                     kind_in_zone: format!("{kind} {zones:?}"),
                     trial: trial.clone(),
-                    by_mover,
+                    by_mover: None,
                 });
-            known.by_mover = known.by_mover.into_iter().chain(by_mover).min();
+            known.by_mover = match (known.by_mover, place) {
+                (Some(known), Some(place)) => Some(known.and(place)),
+                (None, Some(first)) => Some(ByMover { first, next: None }),
+                (known, None) => known,
+            };
             if bytes(size(&trial.manifest)) < bytes(size(&known.trial.manifest)) {
                 known.trial = trial;
             }
@@ -199,7 +220,7 @@ fn trials(observed: &Observed, config: &Config, plan: &Plan, suited: &[String]) 
     let mut all = Trials::default();
     for alike in first.into_iter().chain(others) {
         match alike.by_mover {
-            Some(mover) => _ = all.by_movers.insert(mover),
+            Some(by_mover) => all.by_movers.push(by_mover),
             None if all.by_pods.len() == MOST => all.left_out += 1,
             None => all.by_pods.push(alike.trial),
         }

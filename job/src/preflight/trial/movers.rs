@@ -3,12 +3,10 @@
 //!
 //! A group whose consumer has to run elsewhere meanwhile is let go: its movers make way at once.
 
-use std::collections::BTreeSet;
-
-use futures::future::{try_join, try_join_all};
+use futures::future::{BoxFuture, join, try_join, try_join_all};
 use tokio::sync::watch;
 
-use super::{attempt, removal, words};
+use super::{ByMover, attempt, removal, words};
 use crate::claim::access_modes;
 use crate::migration::{Group, Migration};
 use crate::pods::PodWatch;
@@ -17,10 +15,25 @@ use crate::steps::stage::early;
 use crate::stop::Stop;
 use pvmigrate_record::phase::Heading;
 
-/// The claims of these groups that can be tried by their movers, and are.
+/// The claims of these groups that can be tried by their movers, and those that are.
 pub struct Movers<'a> {
     run: &'a Run,
-    groups: Vec<(&'a Group, Vec<&'a Migration>)>,
+    suited: Vec<One<'a>>,
+    /// Of each group those that are tried.
+    groups: Vec<(&'a Group, Vec<Tried<'a>>)>,
+}
+
+#[derive(Clone, Copy)]
+struct One<'a> {
+    group: &'a Group,
+    claim: &'a Migration,
+}
+
+/// A claim that is tried, and the next one like it, whose volume is asked for when the first has one:
+/// it is needed when the run begins.
+struct Tried<'a> {
+    claim: &'a Migration,
+    next: Option<One<'a>>,
 }
 
 /// Something is still tried, for as long as this exists.
@@ -41,24 +54,38 @@ impl<'a> Movers<'a> {
             let group = &*group;
             let suited = group.claims.iter();
             let suited = suited.filter(|claim| early::is_suited(claim, &watch));
-            all.push((group, suited.collect()));
+            all.extend(suited.map(|claim| One { group, claim }));
         }
-        Ok(Self { run, groups: all })
+        Ok(Self {
+            run,
+            suited: all,
+            groups: Vec::new(),
+        })
     }
 
     /// Those that can, in the order in which their groups begin, by namespace and name.
     pub fn suited(&self) -> Vec<String> {
-        let claims = self.groups.iter().flat_map(|(_, claims)| claims);
-        claims.map(|claim| claim.record.claim.to_string()).collect()
+        let claims = self.suited.iter();
+        claims
+            .map(|one| one.claim.record.claim.to_string())
+            .collect()
     }
 
-    /// Those that are, by their places among them.
-    pub fn keep(&mut self, places: &BTreeSet<usize>) {
-        let mut place = 0..;
-        for (_, claims) in &mut self.groups {
-            claims.retain(|_| place.next().is_some_and(|place| places.contains(&place)));
+    /// Has some of them tried: of each kind the first, and the next one is got ready.
+    pub fn choose(&mut self, kinds: &[ByMover]) {
+        for kind in kinds {
+            let One { group, claim } = self.suited[kind.first];
+            let next = kind.next.map(|next| self.suited[next]);
+            let tried = Tried { claim, next };
+            match self
+                .groups
+                .iter_mut()
+                .find(|(known, _)| known.name == group.name)
+            {
+                Some((_, claims)) => claims.push(tried),
+                None => self.groups.push((group, vec![tried])),
+            }
         }
-        self.groups.retain(|(_, claims)| !claims.is_empty());
     }
 
     /// Makes them, beside what else is tried; returns what stands against the class, of both.
@@ -78,9 +105,12 @@ impl<'a> Movers<'a> {
         let (mut refused, of_groups) = try_join(others, try_join_all(groups)).await?;
         refused.extend(of_groups.into_iter().flatten());
         if !refused.is_empty() {
-            for (_, claims) in &self.groups {
-                self.remove(claims, removal::Volume::Awaited).await?;
+            let mut all = Vec::new();
+            for tried in self.groups.iter().flat_map(|(_, claims)| claims) {
+                all.push(tried.claim);
+                all.extend(tried.next.map(|next| next.claim));
             }
+            self.remove(all, removal::Volume::Awaited).await?;
         }
         Ok(refused)
     }
@@ -89,7 +119,7 @@ impl<'a> Movers<'a> {
     async fn group_tried(
         &self,
         group: &Group,
-        claims: &[&Migration],
+        claims: &[Tried<'_>],
         open: &watch::Sender<usize>,
     ) -> Result<Vec<String>, Stop> {
         let watch = group.watch()?;
@@ -106,17 +136,28 @@ impl<'a> Movers<'a> {
             refused = tried => refused,
             why = watch.consumer_moved() => {
                 tracing::info!(%why, group = %group.name, "nothing is tried by its movers");
+                let claims = claims.iter().map(|tried| tried.claim).collect();
                 self.remove(claims, removal::Volume::Left).await?;
                 Ok(Vec::new())
             }
         }
     }
 
-    async fn tried(&self, migration: &Migration, watch: &PodWatch) -> Result<Option<String>, Stop> {
+    async fn tried(
+        &self,
+        Tried { claim, next }: &Tried<'_>,
+        watch: &PodWatch,
+    ) -> Result<Option<String>, Stop> {
+        let (run, migration) = (self.run, *claim);
         let record = &migration.record;
         let (claim, name) = (record.claim.to_string(), migration.staging_name());
         let modes = access_modes(&record.manifest, Heading::Destination);
-        let made = Box::pin(early::make(self.run, migration, watch));
+        let made = Box::pin(async {
+            let (staging, placement) = early::ask(run, migration, watch).await?;
+            early::provisioned(run, migration, &staging).await?;
+            let mover = early::start(run, migration, watch, &placement);
+            join(mover, self.ask_for_next(next.as_ref())).await.0
+        });
         let namespace = &record.claim.namespace;
         match attempt::patiently(self.run, namespace, &name, made).await {
             Ok(mover) => {
@@ -135,11 +176,28 @@ impl<'a> Movers<'a> {
         }
     }
 
-    async fn remove(&self, claims: &[&Migration], then: removal::Volume) -> Result<(), Stop> {
-        let all = claims.iter().map(|migration| async move {
-            let namespace = &migration.record.claim.namespace;
-            removal::remove(self.run, namespace, &migration.staging_name(), then).await
-        });
+    /// What keeps it from being asked for is its own group's to hear.
+    async fn ask_for_next(&self, next: Option<&One<'_>>) {
+        let Some(One { group, claim }) = next else {
+            return;
+        };
+        let asked = async {
+            let watch = group.watch()?;
+            early::ask(self.run, claim, &watch).await
+        };
+        if let Err(why) = asked.await {
+            tracing::debug!(claim = %claim.record.claim, %why, "its volume is not asked for yet");
+        }
+    }
+
+    async fn remove(&self, claims: Vec<&Migration>, then: removal::Volume) -> Result<(), Stop> {
+        let mut all: Vec<BoxFuture<_>> = Vec::new();
+        for migration in claims {
+            all.push(Box::pin(async move {
+                let namespace = &migration.record.claim.namespace;
+                removal::remove(self.run, namespace, &migration.staging_name(), then).await
+            }));
+        }
         try_join_all(all).await?;
         Ok(())
     }

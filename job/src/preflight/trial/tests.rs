@@ -79,11 +79,30 @@ fn the_first_claim_that_its_mover_can_try_stands_for_those_like_it_and_for_its_z
     };
     let [x, w, y, z] = ["x", "w", "y", "z"].map(|claim| of(&[claim]).remove(0));
     let nodes = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
-    assert_eq!(tried(&[]), (nodes(&["n1", "n3", "n2"]), [].into()));
-    assert_eq!(tried(&[&x, &w]), (nodes(&["n3", "n2"]), [0].into()));
+    let by_mover = |first, next| ByMover { first, next };
+    assert_eq!(tried(&[]), (nodes(&["n1", "n3", "n2"]), vec![]));
+    let two = vec![by_mover(0, Some(1))];
+    assert_eq!(tried(&[&x, &w]), (nodes(&["n3", "n2"]), two));
     // Zone a needs no other, so zone b comes first.
-    assert_eq!(tried(&[&y]), (nodes(&["n3", "n1"]), [0].into()));
-    assert_eq!(tried(&[&z, &x, &y, &w]), (nodes(&[]), [0, 1, 2].into()));
+    let one = vec![by_mover(0, None)];
+    assert_eq!(tried(&[&y]), (nodes(&["n3", "n1"]), one));
+    let all = vec![by_mover(1, Some(3)), by_mover(0, None), by_mover(2, None)];
+    assert_eq!(tried(&[&z, &x, &y, &w]), (nodes(&[]), all));
+}
+
+#[test]
+fn of_claims_that_are_alike_the_first_two_are_known_in_whatever_order_they_come() {
+    let two = |places: [usize; 3]| {
+        let first = ByMover {
+            first: places[0],
+            next: None,
+        };
+        let both = first.and(places[1]).and(places[2]);
+        (both.first, both.next)
+    };
+    for places in [[3, 5, 9], [9, 5, 3], [5, 3, 9], [9, 3, 5]] {
+        assert_eq!(two(places), (3, Some(5)), "{places:?}");
+    }
 }
 
 #[test]

@@ -19,6 +19,7 @@ use super::ready::has_started;
 use super::warm;
 use crate::claim::{ahead, staging_claim};
 use crate::migration::Migration;
+use crate::mover::Placement;
 use crate::pods::PodWatch;
 use crate::run::Run;
 use crate::stop::Stop;
@@ -41,29 +42,47 @@ fn is_ready(pod: &Pod) -> bool {
     all.any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-/// Makes both, and waits until the mover has started: then it has mounted what was provisioned. What
-/// becomes of its first order is for its group to hear.
-pub async fn make(run: &Run, migration: &Migration, watch: &PodWatch) -> Result<Pod, Stop> {
+/// Makes the staging claim, and returns where its mover goes.
+pub async fn ask(
+    run: &Run,
+    migration: &Migration,
+    watch: &PodWatch,
+) -> Result<(PersistentVolumeClaim, Placement), Stop> {
     let placement = placement(run, migration, watch).await?;
     let mut claim = staging_claim(&migration.record, None);
     mark(run, &mut claim.metadata);
     let labels = claim.metadata.labels.get_or_insert_default();
     labels.insert(names::ROLE.into(), names::ROLE_TRIAL.into());
     select_node(run, &mut claim, placement.node.as_deref());
-    let claim = run
-        .cluster
-        .create(&migration.claims(&run.cluster), &claim)
-        .await?;
+    let claims = migration.claims(&run.cluster);
+    let claim = run.cluster.create(&claims, &claim).await?;
+    Ok((claim, placement))
+}
+
+/// Waits for a volume, where it is to be had before a pod asks for it.
+pub async fn provisioned(
+    run: &Run,
+    migration: &Migration,
+    claim: &PersistentVolumeClaim,
+) -> Result<(), Stop> {
     let namespace = &migration.record.claim.namespace;
     let seen = run.cluster.claims_seen(namespace).await?;
-    ahead::wait(&seen, &claim, run.config.stage_limit()).await?;
+    ahead::wait(&seen, claim, run.config.stage_limit()).await
+}
+
+/// Makes the mover, and waits until it has started: then it has mounted what was provisioned. What
+/// becomes of its first order is for its group to hear.
+pub async fn start(
+    run: &Run,
+    migration: &Migration,
+    watch: &PodWatch,
+    placement: &Placement,
+) -> Result<Pod, Stop> {
     let first = warm::first(run, migration, watch)?;
-    let mut mover = first_mover(run, migration, &placement, first.as_ref())?;
+    let mut mover = first_mover(run, migration, placement, first.as_ref())?;
     mark(run, &mut mover.metadata);
-    let mover = run
-        .cluster
-        .create(&migration.pods(&run.cluster), &mover)
-        .await?;
+    let pods = migration.pods(&run.cluster);
+    let mover = run.cluster.create(&pods, &mover).await?;
     has_started(run, &mover, watch).await?;
     Ok(watch.mover(&mover.name_any()).unwrap_or(mover))
 }
