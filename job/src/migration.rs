@@ -11,6 +11,7 @@ use pvmigrate_record::record::{Record, Volume};
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
+use crate::mover::orders::Kept;
 use crate::observe::record_of;
 use crate::stop::Stop;
 
@@ -28,6 +29,8 @@ pub struct Migration {
     /// What its mover does when it is asked to end. Not recorded: a Job that takes over repeats
     /// the copy.
     pub parting: Option<Order>,
+    /// The log of its mover, where it was heard last.
+    pub log: Kept,
 }
 
 impl Migration {
@@ -37,6 +40,7 @@ impl Migration {
             volume,
             destination_state: None,
             parting: None,
+            log: Kept::default(),
         }
     }
 

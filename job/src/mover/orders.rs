@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
 use kube::ResourceExt;
-use kube::api::{Api, LogParams};
+use kube::api::Api;
 use pvmigrate_record::names;
 use pvmigrate_record::order::{Order, PassReport, What};
 use pvmigrate_record::record::Record;
@@ -22,8 +22,11 @@ use crate::run::Run;
 use crate::stop::Stop;
 use crate::wait::{Seen, wait_for};
 use listener::Listener;
+pub use log::Kept;
+use log::log;
 
 mod listener;
+mod log;
 
 /// How long a mover may say nothing during a pass: it reports its progress every second.
 const SILENCE: Duration = Duration::from_secs(120);
@@ -68,7 +71,7 @@ pub async fn carry_out(
     match give(run, migration, watch, (what, false)).await? {
         Given::Order(order) => {
             let listener = Listener::new(run, &pods, &name, &order);
-            hear(listener, &mut seen).await
+            hear(listener, &migration.log, &mut seen).await
         }
         Given::Deleted(why) => Ok(Answer::Deleted(why)),
     }
@@ -98,7 +101,8 @@ pub async fn carry_out_first(
     mut seen: impl FnMut(&PassReport),
 ) -> Result<Answer, Stop> {
     let (pods, name) = (migration.pods(&run.cluster), migration.staging_name());
-    hear(Listener::of_the_first(run, &pods, &name, order), &mut seen).await
+    let listener = Listener::of_the_first(run, &pods, &name, order);
+    hear(listener, &migration.log, &mut seen).await
 }
 
 /// Writes an order into the mover's pod: the next one, for now or `at_end`.
@@ -150,12 +154,15 @@ pub enum Taken {
 /// Waits until the mover says that it has taken an order.
 pub async fn is_taken(run: &Run, migration: &Migration, order: &Order) -> Result<Taken, Stop> {
     let (pods, name) = (migration.pods(&run.cluster), migration.staging_name());
-    match pods.log_stream(&name, &following()).await {
-        Ok(log) => {
-            Listener::new(run, &pods, &name, order)
-                .hears_it_taken(log)
-                .await
+    let mut listener = Listener::new(run, &pods, &name, order);
+    if let Some(mut log) = migration.log.take(&order.pod) {
+        match listener.hears_it_taken(&mut log).await? {
+            Taken::No => {}
+            heard => return Ok(heard),
         }
+    }
+    match log(&pods, &name).await {
+        Ok(mut log) => listener.hears_it_taken(&mut log).await,
         Err(error) => {
             tracing::debug!(mover = name, %error, "its log cannot be read");
             Ok(Taken::No)
@@ -163,16 +170,10 @@ pub async fn is_taken(run: &Run, migration: &Migration, order: &Order) -> Result
     }
 }
 
-fn following() -> LogParams {
-    LogParams {
-        follow: true,
-        ..LogParams::default()
-    }
-}
-
 /// Reads the mover's lines until the last report that echoes the order.
 async fn hear(
     mut listener: Listener<'_>,
+    kept: &Kept,
     seen: &mut impl FnMut(&PassReport),
 ) -> Result<Answer, Stop> {
     let Listener {
@@ -183,9 +184,16 @@ async fn hear(
         ..
     } = listener;
     loop {
-        let why = match pods.log_stream(name, &following()).await {
-            Ok(log) => match listener.listen(log, seen).await? {
-                Some(report) => return Ok(Answer::Done(report)),
+        let open = match kept.take(&order.pod) {
+            Some(log) => Ok(log),
+            None => log(pods, name).await,
+        };
+        let why = match open {
+            Ok(mut log) => match listener.listen(&mut log, seen).await? {
+                Some(report) => {
+                    kept.keep(&order.pod, log);
+                    return Ok(Answer::Done(report));
+                }
                 None => "its log ended".to_string(),
             },
             Err(error) => format!("its log cannot be read: {error}"),

@@ -1,11 +1,8 @@
 //! Hearing a mover's log while it carries out an order, and what is done about its pod meanwhile.
 
-use std::io;
-use std::pin::pin;
 use std::time::Duration;
 
-use futures::io::{AsyncBufRead, AsyncBufReadExt};
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
 use pvmigrate_record::names;
@@ -13,6 +10,7 @@ use pvmigrate_record::order::{Order, PassReport, Report};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
+use super::log::Log;
 use super::{SILENCE, Taken, is_last, last_order};
 use crate::run::Run;
 use crate::stop::Stop;
@@ -75,11 +73,10 @@ impl<'a> Listener<'a> {
     /// Hears the log; none if it ended, or the mover is silent, before the order was done.
     pub async fn listen(
         &mut self,
-        log: impl AsyncBufRead,
+        log: &mut Log,
         seen: &mut impl FnMut(&PassReport),
     ) -> Result<Option<Box<PassReport>>, Stop> {
-        let mut lines = pin!(log.lines());
-        while let Some(line) = self.next(&mut lines).await? {
+        while let Some(line) = self.next(log).await? {
             match serde_json::from_str::<Report>(&line) {
                 Ok(Report::Pass(report)) if report.order.as_ref() == Some(self.order) => {
                     if report.pass > self.passes {
@@ -100,9 +97,8 @@ impl<'a> Listener<'a> {
         Ok(None)
     }
 
-    /// Hears the log, from its beginning, until the order is taken; not if it ended before that.
-    pub async fn hears_it_taken(&mut self, log: impl AsyncBufRead) -> Result<Taken, Stop> {
-        let mut lines = pin!(log.lines());
+    /// Hears the log until the order is taken; not if it ended before that.
+    pub async fn hears_it_taken(&mut self, log: &mut Log) -> Result<Taken, Stop> {
         let mut last = None;
         let mut note = |line: &str| {
             if let Ok(Report::Pass(report)) = serde_json::from_str(line) {
@@ -110,13 +106,13 @@ impl<'a> Listener<'a> {
             }
         };
         while !self.taken {
-            match self.next(&mut lines).await? {
+            match self.next(log).await? {
                 Some(line) => note(&line),
                 None => return Ok(Taken::No),
             }
         }
         // It may have taken it long ago, and made passes since.
-        while let Ok(Some(Ok(line))) = timeout(ALL_IS_SAID, lines.next()).await {
+        while let Ok(Some(Ok(line))) = timeout(ALL_IS_SAID, log.next()).await {
             note(&line);
         }
         Ok(match last {
@@ -126,13 +122,10 @@ impl<'a> Listener<'a> {
     }
 
     /// The next line; none if the log ended, or the mover is silent.
-    async fn next(
-        &mut self,
-        lines: &mut (impl Stream<Item = io::Result<String>> + Unpin),
-    ) -> Result<Option<String>, Stop> {
+    async fn next(&mut self, log: &mut Log) -> Result<Option<String>, Stop> {
         loop {
             let patience = if self.taken { SILENCE } else { self.patience };
-            let line = match timeout(patience, lines.next()).await {
+            let line = match timeout(patience, log.next()).await {
                 Ok(Some(Ok(line))) => line,
                 Err(_) if !self.taken && self.heard.elapsed() < SILENCE => {
                     self.nudge().await?;
