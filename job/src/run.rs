@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::rbac::v1::{ClusterRole, Role};
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
-use pvmigrate_record::names;
 use pvmigrate_record::record::Record;
 use tokio::sync::Mutex;
 
@@ -19,7 +18,7 @@ use crate::exit::Exit;
 use crate::fence::Fence;
 use crate::migration::Group;
 use crate::observe::{Observed, observe};
-use crate::plan::{Plan, Shown, plan};
+use crate::plan::{Plan, plan};
 use crate::preflight::{self, provisioner};
 use crate::report::{Report, State};
 use crate::sites::Sites;
@@ -27,13 +26,16 @@ use crate::stop::Stop;
 use crate::templates;
 
 mod abort;
+mod asked;
 mod clearance;
 mod groups;
+mod order;
 mod records;
 mod turn;
 mod windows;
 
 pub use abort::abort;
+pub use asked::{shown, uncovered};
 use clearance::{may_begin, rehearse};
 use groups::{Begun, drive_all};
 pub use records::new_record;
@@ -265,42 +267,4 @@ fn policies(observed: &Observed) -> BTreeMap<String, String> {
         .iter()
         .map(|(name, class)| (name.clone(), policy(class)))
         .collect()
-}
-
-/// What a run would do; nothing is changed.
-pub async fn shown(cluster: &Cluster, config: &Config) -> Result<Shown, Stop> {
-    let mut config = config.clone();
-    if config.release_namespace.is_empty() {
-        config.release_namespace = cluster.default_namespace().into();
-    }
-    let observed = observe(cluster, &config).await?;
-    Ok(Shown::of(&plan(&observed, &config), &observed, &config))
-}
-
-/// What a complete run has to say when it is asked again: which claims it did not cover.
-pub async fn uncovered(
-    cluster: &Cluster,
-    config: &Config,
-    report: &Report,
-) -> Result<Vec<String>, Stop> {
-    let claims = cluster
-        .list(&cluster.all::<PersistentVolumeClaim>())
-        .await?;
-    let volumes = cluster.list(&cluster.all::<PersistentVolume>()).await?;
-    Ok(claims
-        .iter()
-        .filter(|claim| {
-            let name = claim
-                .spec
-                .as_ref()
-                .and_then(|spec| spec.volume_name.as_ref());
-            let volume = volumes
-                .iter()
-                .find(|volume| Some(&volume.name_any()) == name);
-            config.selects_claim(claim, volume)
-        })
-        .filter(|claim| !names::is_trial(&claim.name_any(), claim.labels()))
-        .map(crate::plan::full_name)
-        .filter(|name| !report.left.contains_key(name))
-        .collect())
 }

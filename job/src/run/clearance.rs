@@ -3,7 +3,7 @@
 use kube::ResourceExt;
 
 use super::Run;
-use super::groups::first;
+use super::order::first;
 use super::records::say;
 use crate::exit::Exit;
 use crate::migration::{Group, Migration};

@@ -1,6 +1,6 @@
 //! The test bed's CSI driver, as tests use it: its objects, and what goes wrong on request.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -171,6 +171,17 @@ async fn listed(
         attachment.spec.source.persistent_volume_name.as_deref() == Some(volume)
     };
     Ok(all.items.into_iter().filter(of).collect())
+}
+
+/// How many anchors have run in the test's namespace, by what their kubelets said.
+pub async fn anchors_that_ran(test: &Test) -> Result<usize> {
+    let events = test.api::<Event>().list(&ListParams::default()).await?;
+    let names = events.items.into_iter().filter_map(|event| {
+        let name = event.involved_object.name?;
+        let ran = event.reason.as_deref() == Some("Started") && name.ends_with("-anchor");
+        ran.then_some(name)
+    });
+    Ok(names.collect::<BTreeSet<_>>().len())
 }
 
 /// Waits until a volume is attached to nothing.

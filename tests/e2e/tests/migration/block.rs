@@ -2,7 +2,7 @@
 //! bed's CSI driver.
 
 use anyhow::{Context, Result, ensure};
-use pvmigrate_e2e::csi::{with_devices, with_spec};
+use pvmigrate_e2e::csi::{anchors_that_ran, with_devices, with_spec};
 use pvmigrate_e2e::{
     Release, Test, bound, claim, deployment, example, leftovers, mount, run_test, stateful_set,
     stay,
@@ -40,6 +40,8 @@ async fn devices_move_byte_by_byte_and_their_applications_come_back() {
         release.ended().await?.expect(0, &["migrated"])?;
         leftovers::none_of_the_run(&release, &test.cluster, &test.namespace).await?;
 
+        let ran = anchors_that_ran(test).await?;
+        ensure!(ran == CLAIMS.len(), "{ran} anchors ran");
         let pods = example::pods(&test.cluster, &test.namespace, &CLAIMS).await?;
         for (claim, before) in CLAIMS.iter().zip(before) {
             let now = bound(&test.cluster, &test.namespace, claim).await?;

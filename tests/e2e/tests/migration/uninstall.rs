@@ -4,12 +4,12 @@ mod scene;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, ensure};
+use anyhow::{Result, bail, ensure};
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
-use pvmigrate_e2e::{Refusal, WAIT, bound, example, leftovers, run_test, wait_for};
+use pvmigrate_e2e::{Refusal, Test, WAIT, bound, example, leftovers, run_test, wait_for};
 use pvmigrate_record::{names, record};
 use serde_json::json;
 
@@ -17,32 +17,41 @@ use crate::fence::requests::{at, claim_spec, create, object};
 use scene::{CLAIMS, a_claim_is_missing, contents, deploy, gone_and_back, release};
 
 #[tokio::test]
-async fn uninstalled_while_it_stages_nothing_is_stopped_and_nothing_is_left() {
-    run_test("uninstall-staging", async |test| {
-        let before = deploy(test, 2).await?;
-        let pods = example::pods(&test.cluster, &test.namespace, &CLAIMS).await?;
-        // No node has as much: the mover stays Pending.
-        let release = release(test).await?;
-        release
-            .start(&[
-                "--set",
-                "mover.resources.requests.cpu=900,skipPreflight=true",
-            ])
-            .await?;
-        wait_for("a mover", Duration::from_secs(120), async || {
-            let movers = format!("{}={}", names::ROLE, names::ROLE_MOVER);
-            let movers = ListParams::default().labels(&movers);
-            let found = test.api::<Pod>().list(&movers).await?.items;
-            ensure!(!found.is_empty(), "there is none");
-            Ok(())
-        })
-        .await?;
-        gone_and_back(test, &release, &before).await?;
-        let now = example::pods(&test.cluster, &test.namespace, &CLAIMS).await?;
-        ensure!(pods == now, "pods were {pods:?}, are {now:?}");
-        Ok(())
+async fn uninstalled_while_its_class_is_tried_nothing_is_stopped_and_nothing_is_left() {
+    run_test("uninstall-trial", async |test| {
+        before_anything(test, &[]).await
     })
     .await;
+}
+
+#[tokio::test]
+async fn uninstalled_while_it_stages_nothing_is_stopped_and_nothing_is_left() {
+    let more = ["--set", "skipPreflight=true"];
+    run_test("uninstall-staging", async |test| {
+        before_anything(test, &more).await
+    })
+    .await;
+}
+
+/// Uninstalled while a mover cannot be scheduled: no node has as much.
+async fn before_anything(test: &Test, more: &[&str]) -> Result<()> {
+    let before = deploy(test, 2).await?;
+    let pods = example::pods(&test.cluster, &test.namespace, &CLAIMS).await?;
+    let release = release(test).await?;
+    let pending = ["--set", "mover.resources.requests.cpu=900"];
+    release.start(&[&pending, more].concat()).await?;
+    wait_for("a mover", Duration::from_secs(120), async || {
+        let movers = format!("{}={}", names::ROLE, names::ROLE_MOVER);
+        let movers = ListParams::default().labels(&movers);
+        let found = test.api::<Pod>().list(&movers).await?.items;
+        ensure!(!found.is_empty(), "there is none");
+        Ok(())
+    })
+    .await?;
+    gone_and_back(test, &release, &before).await?;
+    let now = example::pods(&test.cluster, &test.namespace, &CLAIMS).await?;
+    ensure!(pods == now, "pods were {pods:?}, are {now:?}");
+    Ok(())
 }
 
 #[tokio::test]

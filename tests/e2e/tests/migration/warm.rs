@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::api::{DeleteParams, ListParams, LogParams};
 use kube::{Api, ResourceExt};
 use pvmigrate_e2e::{
@@ -153,7 +153,8 @@ async fn migrate(test: &Test, from: &str, to: &str, more: &[&str]) -> Result<Rel
     Ok(release)
 }
 
-/// The mover, once it has taken the order to make warm passes.
+/// The mover, once it has taken the order to make warm passes, and its claim is under migration: until
+/// then it is a trial.
 pub async fn await_warm_order(test: &Test) -> Result<Pod> {
     let api: Api<Pod> = test.api();
     wait_for("a warm order", Duration::from_secs(180), async || {
@@ -166,6 +167,10 @@ pub async fn await_warm_order(test: &Test) -> Result<Pod> {
         );
         let log = api.logs(&mover.name_any(), &LogParams::default()).await?;
         ensure!(log.contains(r#""event":"taken""#), "it has not taken it");
+        let claims = test.api::<PersistentVolumeClaim>();
+        let staging = claims.get(&mover.name_any()).await?;
+        let role = staging.labels().get("pvmigrate.io/role").cloned();
+        ensure!(role.as_deref() == Some("staging"), "its claim is {role:?}");
         Ok(mover)
     })
     .await

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{ListParams, Patch, PatchParams};
+use pvmigrate_e2e::csi::anchors_that_ran;
 use pvmigrate_e2e::{
     Test, bound, claim, deployment, example, leftovers, mount, run_test, wait_for,
 };
@@ -60,17 +61,8 @@ async fn an_application_comes_back_to_its_node_where_its_volume_stayed_attached(
         release.ended().await?.expect(0, &["migrated"])?;
         leftovers::none_of_the_run(&release, &test.cluster, &test.namespace).await?;
         check(test, "node-a").await?;
-        let of_anchors = |event: &Event| {
-            let name = event.involved_object.name.as_deref();
-            name.is_some_and(|name| name.ends_with("-anchor"))
-        };
-        let events = test.api::<Event>().list(&ListParams::default()).await?;
-        let reasons = events.items.into_iter().filter(of_anchors);
-        let reasons: Vec<String> = reasons.filter_map(|event| event.reason).collect();
-        ensure!(
-            reasons.iter().any(|reason| reason == "Started"),
-            "of anchors there is {reasons:?}"
-        );
+        let ran = anchors_that_ran(test).await?;
+        ensure!(ran == 1, "{ran} anchors ran");
         release.uninstall().await
     })
     .await;

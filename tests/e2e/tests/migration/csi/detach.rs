@@ -10,7 +10,7 @@ use k8s_openapi::api::storage::v1::VolumeAttachment;
 use kube::api::{WatchEvent, WatchParams};
 use kube::{Api, ResourceExt};
 use pvmigrate_e2e::csi::{
-    Fault, attachments, attachments_at, create_class, delete_class, with_spec,
+    Fault, anchors_that_ran, attachments, attachments_at, create_class, delete_class, with_spec,
 };
 use pvmigrate_e2e::{Cluster, Test, bound, claim, deployment, mount, run_test, stay, wait_for};
 use pvmigrate_record::names;
@@ -70,6 +70,9 @@ async fn migrate(test: &Test, source: &PersistentVolume, dest: &str) -> Result<(
     let stopped = frozen.record.stopped.context("nothing was stopped")?;
     let took = frozen.record.times[&Phase::Frozen].duration_since(stopped);
     ensure!(took.as_secs() >= 6, "frozen {took:#} after the stop");
+    // One beside its mover: volumes that many nodes may have are kept attached too.
+    let ran = anchors_that_ran(test).await?;
+    ensure!(ran == 1, "{ran} anchors ran");
     release.uninstall().await
 }
 
