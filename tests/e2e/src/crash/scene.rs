@@ -68,10 +68,11 @@ impl<'a> Scene<'a> {
         ] {
             scene.changes.push((name.into(), class));
         }
-        // Trials are pods, and minutes over all points; what a killed Job leaves of them has a test
-        // of its own.
-        let skip = ("PVMIGRATE_SKIP_PREFLIGHT".into(), "true".into());
-        scene.changes.push(skip);
+        // Preflight would refuse what is to fail early, and tries nothing new where it is to fail late.
+        if matches!(ending, Ending::FailedEarly | Ending::FailedLate) {
+            let skip = ("PVMIGRATE_SKIP_PREFLIGHT".into(), "true".into());
+            scene.changes.push(skip);
+        }
         match ending {
             Ending::Migrated | Ending::Aborted => {}
             Ending::FailedEarly => {
