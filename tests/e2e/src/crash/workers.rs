@@ -21,7 +21,12 @@ pub async fn run_points(cluster: &Cluster, points: Vec<Point>, workers: usize) -
         Ok(wanted) => {
             let is_wanted = |number: usize| wanted.split(',').any(|w| w == number.to_string());
             let points = points.into_iter();
-            points.filter(|p| is_wanted(p.write.number)).collect()
+            let points: Vec<Point> = points.filter(|p| is_wanted(p.write.number)).collect();
+            ensure!(
+                !points.is_empty(),
+                "{WRITES_VARIABLE}={wanted} names no write of this run: numbers, as in 7,12"
+            );
+            points
         }
         Err(_) => points,
     };
