@@ -24,7 +24,7 @@ use crate::exit::Exit;
 use crate::lease::JOB_LABEL;
 use crate::observe::record_of;
 use crate::stop::Stop;
-use crate::{leased, pods, run};
+use crate::{leased, pods, preflight, run};
 
 /// How long the pods of a suspended Job may take to end: their own grace, and some more. One that
 /// takes longer is on a node that is lost; its Lease lapses.
@@ -87,7 +87,7 @@ fn has_ended(job: &Job) -> bool {
         })
 }
 
-/// Whether records or a fence of the release say that something was begun and not ended.
+/// Whether records, a fence or trials of the release say that something was begun and not ended.
 async fn has_begun(cluster: &Cluster, config: &Config) -> Result<bool, Stop> {
     let params = ListParams::default().labels(names::RUN);
     let api = cluster.all::<PersistentVolume>();
@@ -98,7 +98,9 @@ async fn has_begun(cluster: &Cluster, config: &Config) -> Result<bool, Stop> {
     // Of a fence its parameters are made first, and removed last.
     let fence = names::fence_claims(&config.release());
     let parameters = cluster.namespaced::<ServiceAccount>(&config.release_namespace);
-    Ok(unfinished || cluster.get(&parameters, &fence).await?.is_some())
+    Ok(unfinished
+        || cluster.get(&parameters, &fence).await?.is_some()
+        || !preflight::trials_left(cluster, config).await?.is_empty())
 }
 
 /// Suspended, a Job keeps its log and makes no more pods; those that it has are told to stop.

@@ -34,7 +34,7 @@ mod settings;
 mod trial;
 
 pub use notes::notes;
-pub use trial::clear as clear_trials;
+pub use trial::{clear as clear_trials, left as trials_left};
 
 use Weight::{Binding, Passable};
 

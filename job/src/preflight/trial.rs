@@ -25,7 +25,7 @@ mod removal;
 
 use choice::{ByMover, Trial, Trials, trials, words};
 use movers::Movers;
-pub use removal::clear;
+pub use removal::{clear, left};
 
 /// `first` are the groups that begin first, where nothing else stands against the run: what can be
 /// tried by their movers is, and these stay if nothing is refused.

@@ -10,7 +10,8 @@ use kube::api::{Api, ListParams};
 use pvmigrate_record::names;
 use serde_json::json;
 
-use crate::cluster::{Object, retried};
+use crate::cluster::{Cluster, Object, retried};
+use crate::config::Config;
 use crate::run::Run;
 use crate::stop::Stop;
 use crate::wait::wait_gone;
@@ -20,13 +21,18 @@ const VOLUME_LIMIT: Duration = Duration::from_secs(30);
 
 /// Removes what an earlier Job of this release has left of its trials.
 pub async fn clear(run: &Run) -> Result<(), Stop> {
-    let mut left = found(run, run.cluster.all::<Pod>()).await?;
-    left.extend(found(run, run.cluster.all::<PersistentVolumeClaim>()).await?);
-    for (namespace, name) in left {
+    for (namespace, name) in left(&run.cluster, &run.config).await? {
         tracing::info!(%namespace, trial = %name, "an earlier Job has left a trial; it is removed");
         remove(run, &namespace, &name, Volume::Awaited).await?;
     }
     Ok(())
+}
+
+/// Namespace and name of this release's trials.
+pub async fn left(cluster: &Cluster, config: &Config) -> Result<BTreeSet<(String, String)>, Stop> {
+    let mut left = found(config, cluster.all::<Pod>()).await?;
+    left.extend(found(config, cluster.all::<PersistentVolumeClaim>()).await?);
+    Ok(left)
 }
 
 /// What is done about a volume that its provisioner deletes.
@@ -37,26 +43,27 @@ pub enum Volume {
     Left,
 }
 
-/// Namespace and name of this release's trials.
-async fn found<K: Object>(run: &Run, api: Api<K>) -> Result<BTreeSet<(String, String)>, Stop> {
+async fn found<K: Object>(
+    config: &Config,
+    api: Api<K>,
+) -> Result<BTreeSet<(String, String)>, Stop> {
     let label = format!("{}={}", names::ROLE, names::ROLE_TRIAL);
     let params = ListParams::default().labels(&label);
     let all = retried(|| api.list(&params)).await?;
     Ok(all
         .items
         .iter()
-        .filter(|object| is_ours(run, *object))
+        .filter(|object| is_ours(config, *object))
         .map(|object| (object.namespace().unwrap_or_default(), object.name_any()))
         .collect())
 }
 
 /// A mover carries a release only where it was made as a trial.
-fn is_ours<K: Object>(run: &Run, object: &K) -> bool {
+fn is_ours<K: Object>(config: &Config, object: &K) -> bool {
     let (name, labels) = (object.name_any(), object.labels());
     let role = labels.get(names::ROLE).map(String::as_str);
     let is_of_trial = names::is_trial(&name, labels) || role == Some(names::ROLE_MOVER);
-    is_of_trial
-        && object.annotations().get(names::RELEASE) == Some(&run.config.release().full_name())
+    is_of_trial && object.annotations().get(names::RELEASE) == Some(&config.release().full_name())
 }
 
 /// Removes a trial: first what uses the volume, then the claim; then its provisioner deletes the
@@ -66,7 +73,7 @@ pub async fn remove(run: &Run, namespace: &str, name: &str, then: Volume) -> Res
     let claims: Api<PersistentVolumeClaim> = run.cluster.namespaced(namespace);
     remove_one(run, &pods, name).await?;
     let claim = run.cluster.get(&claims, name).await?;
-    let Some(claim) = claim.filter(|claim| is_ours(run, claim)) else {
+    let Some(claim) = claim.filter(|claim| is_ours(&run.config, claim)) else {
         return Ok(());
     };
     let volume = claim
@@ -105,7 +112,7 @@ pub async fn remove(run: &Run, namespace: &str, name: &str, then: Volume) -> Res
 
 async fn remove_one<K: Object>(run: &Run, api: &Api<K>, name: &str) -> Result<(), Stop> {
     let found = run.cluster.get(api, name).await?;
-    let Some(object) = found.filter(|object| is_ours(run, object)) else {
+    let Some(object) = found.filter(|object| is_ours(&run.config, object)) else {
         return Ok(());
     };
     let uid = object.uid().unwrap_or_default();
