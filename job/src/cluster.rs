@@ -36,6 +36,9 @@ pub use view::{View, version};
 /// objects that we write, so a few conflicts are ordinary; this many are not.
 const CONFLICTS: usize = 20;
 
+/// How often an object is created anew where the one that was in its way has gone meanwhile.
+const CAME_AND_WENT: usize = 3;
+
 /// How many objects one answer to a list holds, and how often a list that was too slow begins anew.
 const PAGE: u32 = 200;
 const RESTARTS: usize = 3;
@@ -186,20 +189,25 @@ impl Cluster {
                 ..PostParams::default()
             };
             let _in_hand = self.gate.pass().await?;
-            match retried(|| api.create(&params, object)).await {
-                Err(kube::Error::Api(status)) if status.is_already_exists() => {
-                    let name = object.name_any();
-                    let found = self.get(api, &name).await?.ok_or_else(|| {
-                        Stop::Api(format!(
-                            "{} {name} came and went while it was created",
-                            kind_of(object)
-                        ))
-                    })?;
-                    Ok(Made::Found(found))
+            for _ in 0..CAME_AND_WENT {
+                match retried(|| api.create(&params, object)).await {
+                    Err(kube::Error::Api(status)) if status.is_already_exists() => {
+                        // One that was on its way out may be gone by now.
+                        if let Some(found) = self.get(api, &object.name_any()).await? {
+                            return Ok(Made::Found(found));
+                        }
+                    }
+                    Ok(created) if self.gate.has_lapsed() => {
+                        return Err(self.take_back(api, &created).await);
+                    }
+                    other => return Ok(Made::New(other?)),
                 }
-                Ok(created) if self.gate.has_lapsed() => Err(self.take_back(api, &created).await),
-                other => Ok(Made::New(other?)),
             }
+            Err(Stop::Api(format!(
+                "{} {} came and went {CAME_AND_WENT} times while it was created",
+                kind_of(object),
+                object.name_any()
+            )))
         })
     }
 

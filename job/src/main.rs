@@ -40,6 +40,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -237,15 +238,22 @@ where
     let (cluster_owner, owner) = run::owners(cluster, config).await?;
     let mut terminated =
         signal(SignalKind::terminate()).map_err(|error| Stop::Api(error.to_string()))?;
+    let mut acquired = Box::pin(lease::acquire(cluster, config, owner.clone()));
     let held = tokio::select! {
-        asked = lease::acquire(cluster, config, owner.clone()) => match asked? {
+        asked = &mut acquired => match asked? {
             Asked::Held(held) => held,
             Asked::Busy(holder) => {
                 tracing::error!(%holder, "another Job of this release is at work");
                 return Ok(Exit::Busy);
             }
         },
-        _ = terminated.recv() => return Ok(Exit::Interrupted),
+        _ = terminated.recv() => {
+            // It may be ours by the write in hand, and nobody else could have it for a while.
+            if let Ok(Ok(Asked::Held(held))) = timeout(LAST_WRITE, acquired).await {
+                held.release().await;
+            }
+            return Ok(Exit::Interrupted);
+        }
     };
     let work = tokio::spawn(work(cluster.clone(), config.clone(), cluster_owner, owner));
     let abort = work.abort_handle();
