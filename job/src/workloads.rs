@@ -33,7 +33,7 @@ mod suspend;
 
 pub use hold::{keep_waking, tidy};
 pub use owners::{controller_of, freezing_of};
-pub use ready::{since, wait_ready};
+pub use ready::{ready_since, since, wait_ready};
 
 /// Stops a workload, or notes that it is about to lose its pods. Returns when it was stopped,
 /// which may be by an earlier Job.

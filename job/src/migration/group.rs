@@ -29,24 +29,30 @@ pub struct Group {
 }
 
 impl Group {
+    pub fn new(name: String, namespace: String, claims: Vec<Migration>) -> Self {
+        Self {
+            name,
+            namespace,
+            claims,
+            watch: None,
+            anchors: Vec::new(),
+            settled: None,
+        }
+    }
+
     /// Groups records by the name that they carry.
     pub fn gather(migrations: Vec<Migration>) -> Vec<Self> {
         let mut groups: Vec<Self> = Vec::new();
         for migration in migrations {
             let (name, run) = (&migration.record.group, &migration.record.run);
-            match groups
+            let known = groups
                 .iter_mut()
-                .find(|g| &g.name == name && &g.claims[0].record.run == run)
-            {
-                Some(group) => group.claims.push(migration),
-                None => groups.push(Self {
-                    name: name.clone(),
-                    namespace: migration.record.claim.namespace.clone(),
-                    claims: vec![migration],
-                    watch: None,
-                    anchors: Vec::new(),
-                    settled: None,
-                }),
+                .find(|g| &g.name == name && &g.claims[0].record.run == run);
+            if let Some(group) = known {
+                group.claims.push(migration);
+            } else {
+                let namespace = migration.record.claim.namespace.clone();
+                groups.push(Self::new(name.clone(), namespace, vec![migration]));
             }
         }
         groups

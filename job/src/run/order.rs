@@ -110,14 +110,7 @@ mod tests {
     }
 
     fn group(claims: Vec<Migration>) -> Group {
-        Group {
-            name: "g".into(),
-            namespace: "shop".into(),
-            claims,
-            watch: None,
-            anchors: Vec::new(),
-            settled: None,
-        }
+        Group::new("g".into(), "shop".into(), claims)
     }
 
     fn held(pod: &str) -> Freezing {

@@ -56,17 +56,14 @@ pub fn planned(run: &Run, observed: &Observed, plan: &Plan) -> Vec<Group> {
         let record = new_record(run, group, claim, volume);
         Some(Migration::new(record, volume.clone()))
     };
-    let groups = plan.groups.iter().map(|group| Group {
-        name: group.name.clone(),
-        namespace: group.namespace.clone(),
-        claims: group
-            .claims
-            .iter()
-            .filter_map(|claim| migration(group, claim))
-            .collect(),
-        watch: None,
-        anchors: Vec::new(),
-        settled: None,
+    let groups = plan.groups.iter().map(|group| {
+        let claims = group.claims.iter();
+        let claims = claims.filter_map(|claim| migration(group, claim));
+        Group::new(
+            group.name.clone(),
+            group.namespace.clone(),
+            claims.collect(),
+        )
     });
     groups.collect()
 }

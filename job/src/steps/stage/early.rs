@@ -13,7 +13,7 @@ use kube::ResourceExt;
 use pvmigrate_record::names;
 use serde_json::json;
 
-use super::make::{first_mover, remove, select_node};
+use super::make::{first_mover, remove_any, select_node};
 use super::placement::{consumers, placement};
 use super::ready::has_started;
 use super::warm;
@@ -24,6 +24,7 @@ use crate::pods::PodWatch;
 use crate::run::Run;
 use crate::stop::Stop;
 use crate::wait::wait_seen_gone;
+use crate::workloads::ready_since;
 
 /// Whether a mover of this claim shows nothing but whether the class works: another pod mounts the
 /// source already, and lets a mover stand beside it.
@@ -33,13 +34,7 @@ pub fn is_suited(migration: &Migration, watch: &PodWatch) -> bool {
     let mut users = consumers(&pods, &record.claim.name);
     record.destination.is_none()
         && !record.manifest.is_for_one_pod()
-        && users.any(|user| user.node.is_some() && is_ready(&user.pod))
-}
-
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().flat_map(|status| &status.conditions);
-    let mut all = conditions.flatten();
-    all.any(|condition| condition.type_ == "Ready" && condition.status == "True")
+        && users.any(|user| user.node.is_some() && ready_since(&user.pod).is_some())
 }
 
 /// Makes the staging claim, and returns where its mover goes.
@@ -115,16 +110,10 @@ pub async fn adopt(
         });
         return Ok(Some(adopted.await?));
     }
-    let (name, seen) = (migration.staging_name(), &migration.record.claim.namespace);
     tracing::info!(claim = %migration.record.claim, "what was tried for it is not what it needs now; it is staged anew");
-    if let Some(pod) = run
-        .cluster
-        .get(&migration.pods(&run.cluster), &name)
-        .await?
-    {
-        remove(run, migration, pod).await?;
-    }
-    let seen = run.cluster.claims_seen(seen).await?;
+    remove_any(run, migration).await?;
+    let namespace = &migration.record.claim.namespace;
+    let seen = run.cluster.claims_seen(namespace).await?;
     let deleted = early.clone();
     run.cluster.delete(&claims, early, None, |_| Ok(())).await?;
     wait_seen_gone(&seen, deleted, run.config.stage_limit()).await?;

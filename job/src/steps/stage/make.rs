@@ -71,7 +71,16 @@ pub async fn new_pod(run: &Run, migration: &Migration, wanted: &Pod) -> Result<P
     )))
 }
 
-pub async fn remove(run: &Run, migration: &Migration, pod: Pod) -> Result<(), Stop> {
+/// Removes the pod under the mover's name, if there is one.
+pub async fn remove_any(run: &Run, migration: &Migration) -> Result<(), Stop> {
+    let pods = migration.pods(&run.cluster);
+    match run.cluster.get(&pods, &migration.staging_name()).await? {
+        Some(pod) => remove(run, migration, pod).await,
+        None => Ok(()),
+    }
+}
+
+async fn remove(run: &Run, migration: &Migration, pod: Pod) -> Result<(), Stop> {
     let pods = migration.pods(&run.cluster);
     let (name, uid) = (pod.name_any(), pod.uid().unwrap_or_default());
     run.cluster.delete(&pods, pod, None, |_| Ok(())).await?;
@@ -134,10 +143,7 @@ async fn clear_leftovers(run: &Run, migration: &Migration) -> Result<(), Stop> {
     let Some(going) = going else {
         return Ok(());
     };
-    let pods = migration.pods(&run.cluster);
-    if let Some(pod) = run.cluster.get(&pods, &name).await? {
-        remove(run, migration, pod).await?;
-    }
+    remove_any(run, migration).await?;
     wait_seen_gone(&claims, going, run.config.stage_limit()).await
 }
 

@@ -71,15 +71,7 @@ async fn an_application_that_moves_to_another_node_is_not_left_hanging_by_a_wait
         if !test.has_bed() {
             return Ok(());
         }
-        test.create(&claim("data", "csi-a")).await?;
-        let image = &test.cluster.tools_image;
-        let app = deployment("app", image, &stay(SCRIPT), &[mount("data")]);
-        let mut app = serde_json::to_value(&app)?;
-        app["spec"]["strategy"] = json!({"type": "Recreate"});
-        app["spec"]["template"]["spec"]["nodeSelector"] = node("node-a");
-        test.create(&serde_json::from_value::<Deployment>(app)?)
-            .await?;
-        example::pods(&test.cluster, &test.namespace, &["data"]).await?;
+        deploy_on_node_a(test).await?;
 
         // Without a webhook there is no CA, and no fence yet: the Job waits, with its mover ready
         // and the volume mounted.
@@ -123,7 +115,21 @@ async fn an_application_that_moves_to_another_node_is_not_left_hanging_by_a_wait
     .await;
 }
 
-fn node(name: &str) -> Value {
+/// An application that has to run on node-a, with a claim of csi-a.
+pub async fn deploy_on_node_a(test: &Test) -> Result<()> {
+    test.create(&claim("data", "csi-a")).await?;
+    let image = &test.cluster.tools_image;
+    let app = deployment("app", image, &stay(SCRIPT), &[mount("data")]);
+    let mut app = serde_json::to_value(&app)?;
+    app["spec"]["strategy"] = json!({"type": "Recreate"});
+    app["spec"]["template"]["spec"]["nodeSelector"] = node("node-a");
+    test.create(&serde_json::from_value::<Deployment>(app)?)
+        .await?;
+    example::pods(&test.cluster, &test.namespace, &["data"]).await?;
+    Ok(())
+}
+
+pub fn node(name: &str) -> Value {
     json!({"kubernetes.io/hostname": name})
 }
 
@@ -148,7 +154,7 @@ async fn await_mover(test: &Test, node: &str) -> Result<()> {
     .await
 }
 
-async fn start(test: &Test, from: &str, to: &str, more: &[&str]) -> Result<Release> {
+pub async fn start(test: &Test, from: &str, to: &str, more: &[&str]) -> Result<Release> {
     let namespace = test.new_namespace("release").await?;
     let classes = [from.to_string(), to.to_string()];
     let release = Release::between(&classes, &test.cluster, &namespace, &[&test.namespace]);

@@ -98,13 +98,7 @@ async fn uninstalled_while_workloads_stop_they_run_again_on_their_old_volumes() 
 async fn uninstalled_while_a_claim_is_missing_it_is_made_again_on_its_old_volume() {
     run_test("uninstall-vacated", async |test| {
         let before = deploy(test, 2).await?;
-        let refusal = Refusal::new(
-            &test.cluster,
-            &test.namespace,
-            &CLAIMS,
-            &test.cluster.classes[1],
-        )
-        .await?;
+        let refusal = refusing(test).await?;
         let release = release(test).await?;
         release.start(&[]).await?;
         a_claim_is_missing(test).await?;
@@ -118,13 +112,7 @@ async fn uninstalled_while_a_claim_is_missing_it_is_made_again_on_its_old_volume
 async fn uninstalled_without_hooks_the_fence_stays_over_a_missing_claim_until_the_next_run() {
     run_test("uninstall-no-hooks", async |test| {
         let before = deploy(test, 2).await?;
-        let refusal = Refusal::new(
-            &test.cluster,
-            &test.namespace,
-            &CLAIMS,
-            &test.cluster.classes[1],
-        )
-        .await?;
+        let refusal = refusing(test).await?;
         let release = release(test).await?;
         release.start(&[]).await?;
         let name = a_claim_is_missing(test).await?;
@@ -186,4 +174,10 @@ async fn uninstalled_without_hooks_the_fence_stays_over_a_missing_claim_until_th
         leftovers::none_of_the_release(&release, &test.cluster).await
     })
     .await;
+}
+
+/// The claims are refused on their new class: the first that is vacated stays missing for a while.
+async fn refusing(test: &Test) -> Result<Refusal> {
+    let class = &test.cluster.classes[1];
+    Refusal::new(&test.cluster, &test.namespace, &CLAIMS, class).await
 }

@@ -49,14 +49,7 @@ fn staged(claims: &[(&str, &str)], consumers: Vec<SeenPod>) -> (Group, Pods) {
     }
     let consumers = consumers.into_iter().map(|pod| (pod.uid.clone(), pod));
     pods.seen = consumers.collect();
-    let group = Group {
-        name: "g".into(),
-        namespace: "shop".into(),
-        claims: all,
-        watch: None,
-        anchors: Vec::new(),
-        settled: None,
-    };
+    let group = Group::new("g".into(), "shop".into(), all);
     (group, pods)
 }
 

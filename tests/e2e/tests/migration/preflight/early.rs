@@ -2,18 +2,17 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{ListParams, Patch, PatchParams};
 use pvmigrate_e2e::csi::{create_class, delete_class};
-use pvmigrate_e2e::{
-    Outside, Release, Test, claim, deployment, example, leftovers, mount, run_test, stay, wait_for,
-};
-use serde_json::{Value, json};
+use pvmigrate_e2e::{Outside, example, leftovers, run_test, wait_for};
+use serde_json::json;
 
 use super::{UNCHANGED, no_trial_is_left, versions};
+use crate::csi::{deploy_on_node_a, node, start};
 
 /// What is said of a claim that its mover has tried.
 const TRIED: &str = "its mover has tried it, and it works";
@@ -25,8 +24,8 @@ async fn a_claim_of_a_running_application_is_tried_by_its_own_mover_which_stays(
         if !test.has_bed() {
             return Ok(());
         }
-        deploy(test).await?;
-        let release = start(test, "csi-b").await?;
+        deploy_on_node_a(test).await?;
+        let release = start(test, "csi-a", "csi-b", &DEBUG).await?;
         let end = release.ended().await?.expect(0, &[TRIED, "migrated"])?;
         let [tried, planned] = [TRIED, "planned"].map(|said| end.log.find(said));
         ensure!(
@@ -53,7 +52,7 @@ async fn a_class_whose_volumes_cannot_be_mounted_is_refused_and_nothing_stays() 
         if !test.has_bed() {
             return Ok(());
         }
-        deploy(test).await?;
+        deploy_on_node_a(test).await?;
         let parameters = [("failStage", "no such device")];
         let class = create_class(test, "WaitForFirstConsumer", &parameters).await?;
         let before = versions(&test.cluster, &[&test.namespace]).await?;
@@ -79,11 +78,11 @@ async fn a_mover_that_is_tried_makes_way_for_an_application_that_has_to_run_else
         if !test.has_bed() {
             return Ok(());
         }
-        deploy(test).await?;
+        deploy_on_node_a(test).await?;
         // Until then its mover mounts only the source.
         let parameters = [("slowStage", "20s")];
         let class = create_class(test, "WaitForFirstConsumer", &parameters).await?;
-        let release = start(test, &class).await?;
+        let release = start(test, "csi-a", &class, &DEBUG).await?;
         wait_for("a mover on node-a", Duration::from_secs(60), async || {
             let movers = ListParams::default().labels("pvmigrate.io/role=mover");
             let movers = test.api::<Pod>().list(&movers).await?;
@@ -114,31 +113,4 @@ async fn a_mover_that_is_tried_makes_way_for_an_application_that_has_to_run_else
         delete_class(test, &class).await
     })
     .await;
-}
-
-/// An application on node-a, with a claim of csi-a.
-async fn deploy(test: &Test) -> Result<()> {
-    test.create(&claim("data", "csi-a")).await?;
-    let script = stay("[ -e /data/file ] || echo data >/data/file");
-    let image = &test.cluster.tools_image;
-    let app = deployment("app", image, &script, &[mount("data")]);
-    let mut app = serde_json::to_value(&app)?;
-    app["spec"]["strategy"] = json!({"type": "Recreate"});
-    app["spec"]["template"]["spec"]["nodeSelector"] = node("node-a");
-    test.create(&serde_json::from_value::<Deployment>(app)?)
-        .await?;
-    example::pods(&test.cluster, &test.namespace, &["data"]).await?;
-    Ok(())
-}
-
-fn node(name: &str) -> Value {
-    json!({"kubernetes.io/hostname": name})
-}
-
-async fn start(test: &Test, to: &str) -> Result<Release> {
-    let namespace = test.new_namespace("release").await?;
-    let classes = ["csi-a".to_string(), to.to_string()];
-    let release = Release::between(&classes, &test.cluster, &namespace, &[&test.namespace]);
-    release.start(&DEBUG).await?;
-    Ok(release)
 }
